@@ -1,0 +1,126 @@
+"""Calls and replies: what a caller asks, what an upstream answers, what it used.
+
+Everything here is immutable and provider-neutral; wire formats live in `providers/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = ["Blob", "Call", "Chunk", "Key", "Operation", "Part", "Reply", "Usage"]
+
+
+class Operation(StrEnum):
+    """What is asked of a model."""
+
+    GENERATE = "generate"
+    STREAM = "stream"
+    EMBED = "embed"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One credential. Its value never appears in a `repr`.
+
+    Attributes:
+        name: what people and logs call it.
+        value: the credential itself.
+        domain: what the provider counts its quota against; keys of one domain share fate.
+    """
+
+    name: str
+    value: str = field(repr=False)
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes with a media type, for images and files. The `repr` shows the size only."""
+
+    mime_type: str
+    data: bytes = field(repr=False)
+
+
+Part = str | Blob
+"""A piece of a prompt: text, or bytes with a media type."""
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of a caller, before anything was decided about it.
+
+    Attributes:
+        operation: generate, stream or embed.
+        model: the model as the caller named it.
+        parts: the prompt, in order.
+        options: generation or embedding options under their snake_case names.
+        request_id: follows the call through logs, errors and records.
+        deadline: monotonic seconds at which the caller stops waiting, or None.
+        max_wait: longest wait for a key in seconds when there is no deadline.
+    """
+
+    operation: Operation
+    model: str
+    parts: tuple[Part, ...]
+    options: Mapping[str, object] = field(default_factory=dict)
+    request_id: str = ""
+    deadline: float | None = None
+    max_wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens one attempt used. Cached ones are part of the prompt; thoughts cost as output."""
+
+    prompt: int = 0
+    output: int = 0
+    thoughts: int = 0
+    cached: int = 0
+    tool_prompt: int = 0
+
+    @property
+    def total(self) -> int:
+        """All tokens, as Gemini totals them: prompt + output + thoughts + tool prompt."""
+        return self.prompt + self.output + self.thoughts + self.tool_prompt
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt + other.prompt,
+            self.output + other.output,
+            self.thoughts + other.thoughts,
+            self.cached + other.cached,
+            self.tool_prompt + other.tool_prompt,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete answer.
+
+    Attributes:
+        text: the visible text, thoughts left out.
+        blobs: images or other media the model produced.
+        vector: the embedding, for an embed call.
+        finish_reason: why the model stopped, in the upstream's words.
+        usage: tokens used.
+        model: the model version that answered.
+    """
+
+    text: str = ""
+    blobs: tuple[Blob, ...] = ()
+    vector: tuple[float, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed answer. `usage` is cumulative: the last one counts."""
+
+    text: str = ""
+    blobs: tuple[Blob, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""

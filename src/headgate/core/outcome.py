@@ -1,0 +1,146 @@
+"""What became of one attempt: classified once, by the provider, and read by every stage after it.
+
+`Kind` names what happened; `RULES` says, once for all of them, what follows: what the key or its
+domain suffers, and what the call does next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from headgate.core.call import Usage
+
+__all__ = ["RULES", "Booking", "Kind", "Next", "Outcome", "Rule"]
+
+
+class Kind(StrEnum):
+    """What happened to an attempt."""
+
+    SUCCESS = "success"
+    # the domain is out of quota
+    QUOTA_MINUTE = "quota_minute"
+    QUOTA_DAY = "quota_day"
+    QUOTA_UNKNOWN = "quota_unknown"  # a quota refusal that does not say which quota
+    QUOTA_ZERO = "quota_zero"  # the tier has no quota at all for this model
+    BILLING = "billing"
+    # the key, or the key for this model, is refused
+    BAD_KEY = "bad_key"
+    KEY_MODEL = "key_model"
+    PROJECT_MODEL = "project_model"
+    # nobody's fault, may pass
+    CAPACITY = "capacity"
+    OVERLOAD = "overload"
+    SERVER = "server"
+    NETWORK = "network"
+    TIMEOUT = "timeout"
+    PROTOCOL = "protocol"  # the answer was cut, malformed, or no answer of this API at all
+    # never again as it is
+    TLS = "tls"
+    EGRESS = "egress"
+    RESOURCE = "resource"
+    STORAGE = "storage"
+    BLOCKED = "blocked"
+    REQUEST = "request"
+    # the caller went away
+    CANCELLED = "cancelled"
+
+
+class Booking(StrEnum):
+    """What the key or its domain suffers."""
+
+    NOTHING = "nothing"
+    PARK_MODEL = "park_model"  # the domain cools down for this model
+    PARK_DOMAIN = "park_domain"  # the domain cools down for every model
+    DENY_DOMAIN_MODEL = "deny_domain_model"
+    DENY_KEY_MODEL = "deny_key_model"
+    DISABLE_KEY = "disable_key"
+
+
+class Next(StrEnum):
+    """What the call does next."""
+
+    DONE = "done"
+    ROTATE = "rotate"  # another domain or key at once; costs neither a retry nor a sleep
+    RETRY = "retry"  # the same key after a back-off; costs a retry
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What follows from a kind of outcome, and how it is shown."""
+
+    next: Next
+    booking: Booking
+    public_kind: str
+    http_status: int
+    is_quota: bool = False
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later without a change."""
+        return self.next is not Next.FAIL
+
+
+def _quota(booking: Booking = Booking.PARK_MODEL) -> Rule:
+    return Rule(Next.ROTATE, booking, "quota", 429, is_quota=True)
+
+
+def _transient(public_kind: str, status: int) -> Rule:
+    return Rule(Next.RETRY, Booking.NOTHING, public_kind, status)
+
+
+def _final(public_kind: str, status: int) -> Rule:
+    return Rule(Next.FAIL, Booking.NOTHING, public_kind, status)
+
+
+RULES: dict[Kind, Rule] = {
+    Kind.SUCCESS: Rule(Next.DONE, Booking.NOTHING, "success", 200),
+    Kind.QUOTA_MINUTE: _quota(),
+    Kind.QUOTA_DAY: _quota(),
+    Kind.QUOTA_UNKNOWN: _quota(),
+    Kind.QUOTA_ZERO: _quota(),
+    Kind.BILLING: _quota(Booking.PARK_DOMAIN),
+    Kind.BAD_KEY: Rule(Next.ROTATE, Booking.DISABLE_KEY, "auth", 503),
+    Kind.KEY_MODEL: Rule(Next.ROTATE, Booking.DENY_KEY_MODEL, "no_access", 403),
+    Kind.PROJECT_MODEL: Rule(Next.ROTATE, Booking.DENY_DOMAIN_MODEL, "no_access", 404),
+    Kind.CAPACITY: _transient("unavailable", 503),
+    Kind.OVERLOAD: _transient("unavailable", 503),
+    Kind.SERVER: _transient("server", 502),
+    Kind.NETWORK: _transient("network", 502),
+    Kind.TIMEOUT: _transient("timeout", 504),
+    Kind.PROTOCOL: _transient("protocol", 502),
+    Kind.TLS: _final("tls", 502),
+    Kind.EGRESS: _final("egress", 403),
+    Kind.RESOURCE: _final("resource", 403),
+    Kind.STORAGE: _final("storage_quota", 429),
+    Kind.BLOCKED: _final("blocked", 422),
+    Kind.REQUEST: _final("invalid", 400),
+    Kind.CANCELLED: _final("cancelled", 499),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one attempt.
+
+    Attributes:
+        kind: what happened.
+        message: the upstream's words or ours, already redacted.
+        status: HTTP status, or None when there was none.
+        retry_after: the upstream's own hint in seconds, or None.
+        quota_model: the model family the upstream named in a quota refusal, or None.
+        usage: tokens the attempt is known to have used, or None.
+    """
+
+    kind: Kind
+    message: str = ""
+    status: int | None = None
+    retry_after: float | None = None
+    quota_model: str | None = None
+    usage: Usage | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """What follows from this outcome."""
+        return RULES[self.kind]

@@ -1,0 +1,148 @@
+"""Ports: the seams where the engine meets the outside. `wiring/build.py` introduces them.
+
+Every implementation of a port passes one contract suite in `tests/contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from headgate.core.call import Call, Chunk, Key, Reply
+from headgate.core.outcome import Outcome
+from headgate.core.records import AttemptRecord, CallRecord, WaitRecord
+
+__all__ = [
+    "Clock",
+    "Event",
+    "Exchange",
+    "Observer",
+    "Provider",
+    "Request",
+    "Transport",
+    "TransportError",
+]
+
+
+class Clock(Protocol):
+    """Time as an argument. `headgate.testing.VirtualClock` makes it jump instead of pass."""
+
+    def monotonic(self) -> float:
+        """Seconds that never step back; the origin means nothing."""
+
+    def wall(self) -> float:
+        """Unix time in seconds; may step."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; zero or less only yields to other tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request without a credential. `body` may hold prompts: it is never logged."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    streaming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A piece of an event stream.
+
+    `framed` is False for text that is no server-sent event at all: some upstreams drop a bare error
+    body into a stream that began well.
+    """
+
+    data: bytes = field(repr=False)
+    framed: bool = True
+
+
+class TransportError(Exception):
+    """The exchange broke off: no answer, or not a whole one. Holds no credential.
+
+    Attributes:
+        outcome: NETWORK, TIMEOUT, TLS or PROTOCOL, with a sentence that says what happened.
+        sent: whether any byte of the request may have reached the upstream.
+    """
+
+    def __init__(self, outcome: Outcome, *, sent: bool) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+        self.sent = sent
+
+
+class Exchange(Protocol):
+    """One answer as it arrives. Whoever opened it closes it; closing twice is harmless."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Response headers, names in lower case."""
+
+    async def read(self) -> bytes:
+        """The whole body. Raises `TransportError`."""
+
+    def events(self) -> AsyncGenerator[Event]:
+        """The body as server-sent events, as they come. Raises `TransportError`."""
+
+    async def aclose(self) -> None:
+        """Give the socket back, or drop it when the body was not read to its end."""
+
+
+class Transport(Protocol):
+    """Sockets, no wire formats. Follows no redirect, adds no header, decodes no body."""
+
+    async def open(
+        self, request: Request, credential: Mapping[str, str], deadline: float | None
+    ) -> Exchange:
+        """Send the request with the credential's headers and return once the answer's head is in.
+
+        `deadline` is in `Clock.monotonic` seconds and also bounds what is read from the exchange.
+        Raises `TransportError`. Cancelling it closes the connection at once.
+        """
+
+    async def aclose(self) -> None:
+        """Close every connection of the running event loop."""
+
+
+class Provider(Protocol):
+    """One upstream's wire format and errors; no sockets. Every answer is classified here, once."""
+
+    @property
+    def name(self) -> str:
+        """`gemini`, …"""
+
+    def write(self, call: Call, model: str) -> Request:
+        """The wire form of a call for a resolved model. Raises `InvalidCallError`."""
+
+    def credential(self, key: Key) -> Mapping[str, str]:
+        """The headers that carry a key; never part of a URL."""
+
+    def read(self, call: Call, body: bytes) -> Reply | Outcome:
+        """The reply in a 200 body, or why it is none (blocked, malformed)."""
+
+    def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+        """What an answer with another status means."""
+
+    def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
+        """A streamed answer piece by piece; an `Outcome` ends one that failed. Closes `events`."""
+
+
+class Observer(Protocol):
+    """Hears typed facts. Must return quickly and never raise; it cannot change a call."""
+
+    def attempt(self, record: AttemptRecord) -> None:
+        """One attempt ended."""
+
+    def waiting(self, record: WaitRecord) -> None:
+        """A call starts to wait: for a key, or before a retry."""
+
+    def call(self, record: CallRecord) -> None:
+        """One call ended."""

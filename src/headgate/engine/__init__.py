@@ -1,0 +1,1 @@
+"""The path of a call: `pipeline.py` holds the order, `stages/` what happens at each step."""

@@ -1,0 +1,224 @@
+"""Attempt: the only owner of retries. Decides after each failure: rotate, wait, retry or give up.
+
+- A refusal for quota, or a dead key, rotates: at once, and without costing a retry.
+- A passing fault (overload, network, malformed answer) is retried with the same key, after the
+  upstream's hint or a full-jitter back-off.
+- With no key ready the call waits for the first to recover, if that lies within its deadline, or
+  within `max_wait` where it has none. Such a wait costs one retry, as S1-13 has it.
+- What waiting cannot mend is raised at once.
+
+A call sends at most (retries + 1) × domains times, because a domain that refused it is not asked
+again until the call has waited, and waiting costs a retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from headgate.core.call import Operation
+from headgate.core.errors import (
+    DeadlineExceededError,
+    HeadgateError,
+    NoUsableKeyError,
+    QuotaExhaustedError,
+    UpstreamError,
+)
+from headgate.core.outcome import Booking, Kind, Next, Outcome
+from headgate.core.ports import Clock, Observer
+from headgate.core.records import WaitFor, WaitRecord
+from headgate.engine.passage import Answer, AttemptFailed, NoKeyReady, Onward, Passage
+from headgate.policy.backoff import Backoff
+from headgate.policy.leases import Unready
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """Repeats what is behind it until there is an answer or no point in going on.
+
+    Args:
+        max_retries: extra tries of a call beyond the first; rotations do not count.
+        backoff: delays between retries.
+        chance: uniform in [0, 1), for the jitter.
+        retry_timeouts: also retry a generation that timed out after it was sent, although the
+            upstream may bill both.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        observer: Observer,
+        chance: Callable[[], float],
+        *,
+        max_retries: int,
+        backoff: Backoff,
+        retry_timeouts: bool,
+        total_keys: int,
+    ) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._chance = chance
+        self._max_retries = max_retries
+        self._backoff = backoff
+        self._retry_timeouts = retry_timeouts
+        self._total_keys = total_keys
+
+    async def __call__(self, passage: Passage, onward: Onward) -> Answer:
+        """Raises what `core/errors.py` lists: upstream, quota, no usable key, deadline."""
+        while True:
+            self._check_deadline(passage)
+            try:
+                return await onward(passage)
+            except NoKeyReady as signal:
+                await self._wait_for_key(passage, signal.unready)
+            except AttemptFailed as failed:
+                await self._after(passage, failed)
+
+    async def _after(self, passage: Passage, failed: AttemptFailed) -> None:
+        outcome = failed.outcome
+        match outcome.rule.next:
+            case Next.ROTATE:
+                self._rotate(passage, outcome)
+            case Next.RETRY if self._may_repeat(passage, failed):
+                await self._retry(passage, outcome)
+            case _:
+                self._give_up(passage, outcome)
+
+    def _rotate(self, passage: Passage, outcome: Outcome) -> None:
+        assert passage.lease is not None  # noqa: S101 - an attempt was made
+        passage.refusal = (passage.lease.key.name, outcome)
+        passage.prefer = None
+        passage.rotations += 1
+        if outcome.rule.booking in (Booking.PARK_MODEL, Booking.PARK_DOMAIN):
+            passage.refused_by.add(passage.lease.domain)
+
+    def _may_repeat(self, passage: Passage, failed: AttemptFailed) -> bool:
+        if passage.retries >= self._max_retries:
+            return False
+        if failed.outcome.kind is Kind.TIMEOUT and failed.sent:
+            return self._retry_timeouts or passage.call.operation is Operation.EMBED
+        return True
+
+    async def _retry(self, passage: Passage, outcome: Outcome) -> None:
+        delay = outcome.retry_after
+        if delay is None:
+            delay = self._backoff.delay(passage.retries, self._chance())
+        if passage.call.deadline is not None:
+            fits = self._clock.monotonic() + delay < passage.call.deadline
+        else:
+            fits = delay <= max(self._backoff.cap, passage.call.max_wait)
+        if not fits:
+            self._give_up(passage, outcome)
+        passage.prefer = passage.lease
+        await self._sleep(passage, WaitFor.RETRY, delay)
+
+    async def _wait_for_key(self, passage: Passage, unready: Unready) -> None:
+        if unready.recovers is None:
+            self._no_usable_key(passage, unready)
+        now = self._clock.monotonic()
+        wait = max(0.0, unready.recovers - now)
+        if passage.call.deadline is not None:
+            bound = passage.call.deadline - now
+        else:
+            bound = passage.call.max_wait
+        if passage.retries >= self._max_retries or wait > bound or bound <= 0:
+            self._exhausted(passage, unready, wait)
+        passage.prefer = None
+        passage.refused_by.clear()
+        await self._sleep(passage, WaitFor.KEY, wait)
+
+    async def _sleep(self, passage: Passage, reason: WaitFor, seconds: float) -> None:
+        passage.retries += 1
+        passage.waited += seconds
+        self._observer.waiting(WaitRecord(passage.call.request_id, reason, seconds))
+        await self._clock.sleep(seconds)
+
+    def _check_deadline(self, passage: Passage) -> None:
+        deadline = passage.call.deadline
+        if deadline is not None and self._clock.monotonic() >= deadline:
+            raise DeadlineExceededError(
+                f"The call's deadline passed after {passage.attempts} attempt(s) on {passage.model}. "
+                "Give it more time, or see the log for what it waited for.",
+                request_id=passage.call.request_id,
+            )
+
+    # ── giving up ───────────────────────────────────────────────────────────────────────────────
+
+    def _give_up(self, passage: Passage, outcome: Outcome) -> NoReturn:
+        assert passage.lease is not None  # noqa: S101 - an attempt was made
+        tries = f"attempt {passage.attempts} with key {passage.lease.key.name}"
+        message = f"{_WHAT_HAPPENED[outcome.rule.public_kind]} ({passage.model}, {tries}): "
+        advice = _WHAT_TO_DO[outcome.rule.public_kind]
+        raise UpstreamError(
+            outcome,
+            f"{message}{outcome.message} {advice}",
+            key_name=passage.lease.key.name,
+            request_id=passage.call.request_id,
+        )
+
+    def _exhausted(self, passage: Passage, unready: Unready, wait: float) -> NoReturn:
+        error = QuotaExhaustedError(
+            f"All {unready.cooling} usable key(s) of {self._total_keys} are out of quota for "
+            f"{passage.model}; the first recovers in {wait:.0f} s.{self._last_words(passage)} "
+            "Wait that long, allow a longer wait (max_wait_seconds or timeout), or add a key of "
+            "another project.",
+            total_keys=self._total_keys,
+            retry_after=wait,
+            request_id=passage.call.request_id,
+        )
+        self._raise(passage, error)
+
+    def _no_usable_key(self, passage: Passage, unready: Unready) -> NoReturn:
+        error = NoUsableKeyError(
+            f"No key can be used for {passage.model}: of {self._total_keys}, {unready.disabled} "
+            f"refused by the upstream as invalid, {unready.denied} without access to this model."
+            f"{self._last_words(passage)} Check the keys in the provider's console; "
+            "`headgate keys --check` tests each.",
+            kind="auth" if unready.disabled else "no_access",
+            request_id=passage.call.request_id,
+        )
+        self._raise(passage, error)
+
+    @staticmethod
+    def _last_words(passage: Passage) -> str:
+        if passage.refusal is None:
+            return ""
+        name, outcome = passage.refusal
+        return f" Last refusal, from key {name}: {outcome.message}"
+
+    @staticmethod
+    def _raise(passage: Passage, error: HeadgateError) -> NoReturn:
+        if passage.refusal is None:
+            raise error
+        name, outcome = passage.refusal
+        raise error from UpstreamError(outcome, key_name=name, request_id=passage.call.request_id)
+
+
+_WHAT_HAPPENED = {
+    "unavailable": "The model is overloaded",
+    "server": "The upstream failed",
+    "network": "The connection failed",
+    "timeout": "The upstream did not answer in time",
+    "protocol": "The upstream's answer could not be read",
+    "tls": "The upstream's certificate was not accepted",
+    "egress": "The upstream does not serve this location",
+    "resource": "A file or cache the call names is not available to this key",
+    "storage_quota": "The cache storage quota is used up",
+    "blocked": "The upstream gave no answer to this prompt",
+    "invalid": "The upstream refused the call",
+}
+
+_WHAT_TO_DO = {
+    "unavailable": "Try again later or use another model.",
+    "server": "Try again; if it lasts, a shorter prompt or another model may help.",
+    "network": "Check the network and the base URL, then try again.",
+    "timeout": "Try again, or allow more time.",
+    "protocol": "Check that the base URL leads to the Gemini API and that no proxy changes answers.",
+    "tls": "Check the machine's certificates and clock; verification is never switched off.",
+    "egress": "Call from a supported region: every key is refused alike.",
+    "resource": "Use a key of the project that owns it, or upload it again.",
+    "storage_quota": "Delete cached contents that are no longer needed.",
+    "blocked": "Change the prompt; sending it again will not help.",
+    "invalid": "Correct the call; sending it again will not help.",
+}

@@ -1,0 +1,65 @@
+"""Prepare: says which model a name means today, and writes the wire form once for all attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from headgate.core.errors import ModelRetiredError
+from headgate.core.ports import Clock, Provider
+from headgate.engine.passage import Answer, Onward, Passage
+from headgate.policy.models import ModelPolicy, Registry
+
+__all__ = ["Prepare"]
+
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+class Prepare:
+    """Resolves the model and writes the request.
+
+    Args:
+        warn: hears each warning once.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        registry: Registry,
+        policy: ModelPolicy,
+        clock: Clock,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._provider = provider
+        self._registry = registry
+        self._policy = policy
+        self._clock = clock
+        self._warn = warn
+        self._said: set[str] = set()
+
+    async def __call__(self, passage: Passage, onward: Onward) -> Answer:
+        """Raises `InvalidCallError`, `ModelRetiredError`."""
+        call = passage.call
+        today = datetime.fromtimestamp(self._clock.wall(), UTC).date()
+        resolution = self._registry.resolve(call.model, today, self._policy)
+        if resolution.warning is not None:
+            if not resolution.allowed:
+                raise ModelRetiredError(
+                    f"{resolution.warning} Name another model, or set HEADGATE_MODEL_POLICY=successor.",
+                    request_id=call.request_id,
+                )
+            self._say(resolution.warning)
+        model = resolution.model
+        if not model.sampling and any(name in call.options for name in _SAMPLING):
+            self._say(f"Model {model.id} takes no {', '.join(_SAMPLING)}: left out of the request.")
+            kept = {name: value for name, value in call.options.items() if name not in _SAMPLING}
+            call = passage.call = replace(call, options=kept)
+        passage.model = model.id
+        passage.request = self._provider.write(call, model.id)
+        return await onward(passage)
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._warn(sentence)

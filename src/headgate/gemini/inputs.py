@@ -1,0 +1,163 @@
+"""What a caller may pass as a prompt and as options, made into the engine's words.
+
+Unknown options are a `TypeError` with the nearest known name; what cannot be sent is an
+`InvalidCallError` before anything is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from mimetypes import guess_type
+from os import PathLike, fspath
+from pathlib import Path
+
+from headgate.core.call import Blob, Part
+from headgate.core.errors import InvalidCallError
+from headgate.providers.gemini import EMBED_OPTIONS, GENERATE_OPTIONS, TOP_LEVEL_OPTIONS
+
+__all__ = ["Prompt", "embed_options", "generate_options", "prompt_parts", "read_blob"]
+
+Media = Blob | bytes | str | PathLike[str]
+"""An image or file: bytes, a path, or a `Blob` where the media type must be given."""
+
+Prompt = str | Sequence[str | Blob | bytes | PathLike[str]]
+"""A prompt: text, or pieces of text and media in order."""
+
+_INLINE_LIMIT = 100 * 1024 * 1024
+_PDF_LIMIT = 50 * 1024 * 1024
+"""Largest inline data Google documents (rate limits and files pages, 2026)."""
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF8", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (8, b"WAVE", "audio/wav"),
+    (4, b"ftypheic", "image/heic"),
+    (4, b"ftypmif1", "image/heif"),
+    (4, b"ftyp", "video/mp4"),
+    (0, b"%PDF-", "application/pdf"),
+    (0, b"ID3", "audio/mp3"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"fLaC", "audio/flac"),
+)
+
+
+def prompt_parts(prompt: Prompt, images: object = None, files: object = None) -> tuple[Part, ...]:
+    """The parts of a prompt: images and files first, as the API's guide advises, then the text."""
+    media = [read_blob(item) for item in (*_listed(images, "images"), *_listed(files, "files"))]
+    pieces = [prompt] if isinstance(prompt, str | Blob | bytes | PathLike) else list(prompt)
+    said = [_text(piece) if isinstance(piece, str) else read_blob(piece) for piece in pieces]
+    return tuple(part for part in (*media, *said) if part)
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidCallError(
+            "The prompt holds half a surrogate pair, which is no character: decode its source with "
+            "errors='replace'."
+        ) from None
+    return text
+
+
+def _listed(value: object, name: str) -> Iterable[Media]:
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes | Blob | PathLike):
+        return (value,)
+    if isinstance(value, Iterable):
+        return tuple(value)
+    raise TypeError(
+        f"{name} takes a path, bytes or a Blob, or a list of them; got {type(value).__name__}"
+    )
+
+
+def read_blob(item: object) -> Blob:
+    """An image or file with its media type, sniffed from its first bytes, else from its name."""
+    if isinstance(item, Blob):
+        blob = item
+    elif isinstance(item, bytes | bytearray):
+        blob = Blob(_sniff(bytes(item), "the data"), bytes(item))
+    elif isinstance(item, str | PathLike):
+        path = Path(fspath(item))
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InvalidCallError(f"Cannot read {path}: {reason}.") from None
+        blob = Blob(_sniff(data, str(path)), data)
+    else:
+        raise TypeError(f"a prompt takes text, bytes, paths and Blobs; got {type(item).__name__}")
+    limit = _PDF_LIMIT if blob.mime_type == "application/pdf" else _INLINE_LIMIT
+    if not blob.data or len(blob.data) > limit:
+        size = len(blob.data)
+        raise InvalidCallError(
+            f"{blob.mime_type} data of {size} bytes cannot be sent inline: 1 to {limit} bytes can."
+        )
+    return blob
+
+
+def _sniff(data: bytes, name: str) -> str:
+    for offset, magic, mime_type in _MAGIC:
+        if data[offset : offset + len(magic)] == magic:
+            return mime_type
+    guessed = guess_type(name)[0]
+    if guessed is not None:
+        return guessed
+    raise InvalidCallError(
+        f"The media type of {name} is not recognised: pass Blob(mime_type, data) to say what it is."
+    )
+
+
+# ── options ─────────────────────────────────────────────────────────────────────────────────────
+
+_GENERATE = {**GENERATE_OPTIONS, **TOP_LEVEL_OPTIONS}
+
+
+def generate_options(given: Mapping[str, object]) -> dict[str, object]:
+    """Options of a generation: by keyword, or together in `generation_config` or `config`."""
+    options: dict[str, object] = {}
+    for name, value in given.items():
+        if name in ("generation_config", "config") and isinstance(value, Mapping):
+            for inner, setting in value.items():
+                _put(options, str(inner), setting, _GENERATE, f"{name}[{inner!r}]")
+        else:
+            _put(options, name, value, _GENERATE, name)
+    return options
+
+
+def embed_options(given: Mapping[str, object]) -> dict[str, object]:
+    """Options of an embedding."""
+    options: dict[str, object] = {}
+    for name, value in given.items():
+        _put(options, name, value, EMBED_OPTIONS, name)
+    return options
+
+
+def _put(
+    options: dict[str, object], name: str, value: object, known: Mapping[str, str], where: str
+) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+        raise TypeError(f"{where} is no option of this call; {hint}")
+    if value is None:
+        return
+    if name in ("response_schema", "response_json_schema") and isinstance(value, type):
+        name, value = "response_json_schema", _schema_of(value)
+    if name in ("response_schema", "response_json_schema"):
+        options.setdefault("response_mime_type", "application/json")
+    options[name] = value
+
+
+def _schema_of(model: type) -> object:
+    """The JSON schema of a pydantic model class, or of anything else that offers one the same way."""
+    describe = getattr(model, "model_json_schema", None)
+    if describe is None:
+        raise TypeError(
+            f"response_schema takes a schema as a dict or a pydantic model; got {model.__name__}"
+        )
+    return describe()

@@ -1,0 +1,1 @@
+"""Decisions: pure functions and small states. Time and chance are arguments."""

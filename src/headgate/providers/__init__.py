@@ -1,0 +1,1 @@
+"""Wire formats and errors of upstreams; no sockets. Siblings, not relatives."""

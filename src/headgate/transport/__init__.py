@@ -1,0 +1,1 @@
+"""Sockets, no wire formats."""

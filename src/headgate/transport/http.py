@@ -1,0 +1,219 @@
+"""HTTP over aiohttp, behind the `Transport` port.
+
+What it promises: a cancelled call lets go of its connection at once; no redirect is followed, so a key
+never travels to another host; bodies pass as sent; every failure is a `TransportError` with a sentence
+that holds no credential. Sessions belong to event loops: each loop that uses the transport gets its
+own, and gives it back when it shuts down, closed by hand or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import aiohttp
+
+from headgate.core.outcome import Kind, Outcome
+from headgate.core.ports import Clock, Event, Request, TransportError
+from headgate.transport.sse import EventTooLongError, SseDecoder
+
+__all__ = ["HttpTransport", "Timeouts"]
+
+LARGEST_BODY = 256 * 1024 * 1024
+"""Bytes of a reply at the most; a base64 image of 100 MB, the upstream's own limit, fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds an exchange may take where the call has no nearer deadline.
+
+    Attributes:
+        connect: until the connection stands, TLS included.
+        attempt: a whole answer that does not stream, thinking included.
+        stream_idle: silence within a stream, and before it begins.
+    """
+
+    connect: float = 10.0
+    attempt: float = 300.0
+    stream_idle: float = 120.0
+
+
+class HttpTransport:
+    """Sends requests over pooled connections.
+
+    Args:
+        ssl_context: makes the TLS context; the default verifies against the system's certificates.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        timeouts: Timeouts = Timeouts(),
+        ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+    ) -> None:
+        self._clock = clock
+        self._timeouts = timeouts
+        self._ssl_context = ssl_context
+        self._keepers: dict[asyncio.AbstractEventLoop, _Kept] = {}
+
+    async def open(
+        self, request: Request, credential: Mapping[str, str], deadline: float | None
+    ) -> HttpExchange:
+        """See `Transport.open`."""
+        session = await self._session()
+        try:
+            response = await session.request(
+                request.method,
+                request.url,
+                data=request.body or None,
+                headers={**request.headers, **credential},
+                timeout=self._timeout(request, deadline),
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _translate(error) from None
+        return HttpExchange(response)
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections."""
+        kept = self._keepers.pop(asyncio.get_running_loop(), None)
+        if kept is not None:
+            await kept.keeper.aclose()
+
+    def _timeout(self, request: Request, deadline: float | None) -> aiohttp.ClientTimeout:
+        limits = self._timeouts
+        left = None if deadline is None else max(0.001, deadline - self._clock.monotonic())
+        total = left if request.streaming else min(limits.attempt, left or limits.attempt)
+        idle = limits.stream_idle if request.streaming else None
+        return aiohttp.ClientTimeout(
+            total=total, connect=limits.connect, sock_read=idle, ceil_threshold=float("inf")
+        )
+
+    async def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        kept = self._keepers.get(loop)
+        if kept is not None and not kept.session.closed:
+            return kept.session
+        for old in [old for old in list(self._keepers) if old.is_closed()]:
+            del self._keepers[old]
+        keeper = self._keep()
+        session = await anext(keeper)
+        self._keepers[loop] = _Kept(keeper, session)
+        return session
+
+    async def _keep(self) -> AsyncGenerator[aiohttp.ClientSession]:
+        """Holds a session open until it is closed, by hand or by the loop.
+
+        A loop that shuts down closes its async generators first, and one that lives on closes those
+        that were dropped: so the connections are closed in time even where nobody calls `aclose`.
+        """
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl_context(), ttl_dns_cache=60)
+        session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            raise_for_status=False,
+            requote_redirect_url=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            max_line_size=64 * 1024,
+            max_field_size=64 * 1024,
+        )
+        try:
+            yield session
+        finally:
+            await session.close()
+
+
+class _Kept(NamedTuple):
+    keeper: AsyncGenerator[aiohttp.ClientSession]
+    session: aiohttp.ClientSession
+
+
+class HttpExchange:
+    """One answer of aiohttp."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._headers = {name.lower(): value for name, value in response.headers.items()}
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Response headers, names in lower case; of a repeated one the last."""
+        return self._headers
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self._pieces():
+            pieces.append(piece)
+            size += len(piece)
+            if size > LARGEST_BODY:
+                outcome = Outcome(Kind.PROTOCOL, f"The answer is larger than {LARGEST_BODY} bytes.")
+                raise TransportError(outcome, sent=True)
+        return b"".join(pieces)
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """The body as server-sent events."""
+        decoder = SseDecoder()
+        try:
+            async for piece in self._pieces():
+                for event in decoder.feed(piece):
+                    yield event
+        except EventTooLongError as error:
+            raise TransportError(Outcome(Kind.PROTOCOL, f"{error}."), sent=True) from None
+        for event in decoder.end():
+            yield event
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, else drop it."""
+        self._response.close() if not self._response.content.at_eof() else self._response.release()
+
+    async def _pieces(self) -> AsyncGenerator[bytes]:
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _translate(error) from None
+
+
+def _translate(error: Exception) -> TransportError:
+    """One sentence per way of failing. The original is not chained: its text may hold anything."""
+    kind, sentence, sent = _classify(error)
+    return TransportError(Outcome(kind, sentence), sent=sent)
+
+
+def _classify(error: Exception) -> tuple[Kind, str, bool]:  # noqa: PLR0911 - a line for each way
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return Kind.NETWORK, "No connection within the connect time-out.", False
+        case aiohttp.SocketTimeoutError():
+            return Kind.TIMEOUT, "The upstream went silent.", True
+        case TimeoutError():
+            return Kind.TIMEOUT, "The upstream took too long.", True
+        case aiohttp.ClientSSLError() | ssl.SSLError():
+            return Kind.TLS, "The TLS connection could not be verified or set up.", False
+        case aiohttp.ClientConnectorDNSError():
+            return Kind.NETWORK, f"The name {error.host} could not be resolved.", False
+        case aiohttp.ClientConnectorError():
+            reason = error.os_error.strerror or "connection refused"
+            return Kind.NETWORK, f"No connection to {error.host}:{error.port}: {reason}.", False
+        case aiohttp.ServerDisconnectedError():
+            return Kind.NETWORK, "The upstream closed the connection without an answer.", True
+        case aiohttp.ClientPayloadError():
+            return Kind.NETWORK, "The connection broke before the answer was whole.", True
+        case aiohttp.ClientResponseError():
+            return Kind.PROTOCOL, "The upstream's answer is not valid HTTP.", True
+        case aiohttp.InvalidURL():
+            return Kind.REQUEST, "The base URL is not a valid URL.", False
+        case OSError():
+            return Kind.NETWORK, f"The connection broke: {error.strerror or 'reset'}.", True
+    return Kind.PROTOCOL, "The upstream's answer could not be read.", True

@@ -1,0 +1,1 @@
+"""Assembly: settings, presets, who meets whom. Clock, chance and environment enter here."""

@@ -1,0 +1,85 @@
+"""The sync bridge: one event loop in one daemon thread, for callers that have none.
+
+Works in scripts, in notebooks and inside a running loop, because it never runs on the caller's thread.
+The loop starts with the first call and stays until `stop`; an interrupted caller cancels its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+
+__all__ = ["Bridge"]
+
+T = TypeVar("T")
+
+_END = object()
+
+
+class Bridge:
+    """Runs coroutines for synchronous callers. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
+        """The coroutine's result, or its exception. An interrupt cancels the coroutine."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = _Worker()
+            worker = self._worker
+        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, worker.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # without effect where the coroutine itself has failed
+            raise
+
+    def iterate(self, items: AsyncGenerator[T]) -> Iterator[T]:
+        """An asynchronous generator, item by item. Leaving early closes it."""
+        try:
+            while (item := self.run(_next(items))) is not _END:
+                yield item  # type: ignore[misc] # the sentinel never gets here
+        finally:
+            self.run(_close(items))
+
+    def stop(self) -> None:
+        """End the loop and its thread; a later call starts anew."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+
+class _Worker:
+    """A loop that runs in a thread of its own until it is told to stop."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="headgate-blocking", daemon=True
+        )
+        self._thread.start()
+        self._ready.wait()
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._ready.set()
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+
+async def _next(items: AsyncGenerator[T]) -> T | object:
+    return await anext(items, _END)
+
+
+async def _close(items: AsyncGenerator[T]) -> None:
+    await items.aclose()

@@ -1,0 +1,147 @@
+"""Keys out of the environment: the accepted grammar, the accepted fallbacks, and files.
+
+    GEMINI_API_KEYS = entry ("," entry)*        entry = key ["|" name ["|" project]]
+
+Blank entries are skipped. A key without a name is called `key_1`, `key_2`, … by its position; keys of
+one project share a quota domain, a key without a project is a domain of its own. No message ever holds
+a key, not even a part of one.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from headgate.core.call import Key
+from headgate.core.errors import ConfigurationError, KeyFormatError, NoKeysError
+
+__all__ = ["find_keys", "parse_keys"]
+
+_NAMES_OF_SINGLE_KEYS = ("primary", *(f"backup-{number}" for number in range(1, 10)))
+_FILE_CHECK = "HEADGATE_KEY_FILE_CHECK"
+
+
+def parse_keys(text: str, source: str = "GEMINI_API_KEYS") -> tuple[Key, ...]:
+    """The keys of a list. Raises `KeyFormatError` naming the first position that is wrong."""
+    keys: list[Key] = []
+    values: dict[str, int] = {}
+    names: dict[str, int] = {}
+    entries = [entry.strip() for entry in text.split(",")]
+    for position, entry in enumerate(filter(None, entries), start=1):
+        key = _entry(entry, position, source)
+        if (first := values.setdefault(key.value, position)) != position:
+            raise KeyFormatError(
+                f"{source}: entry {position} repeats the key of entry {first}. Remove one of them.",
+                position=position,
+            )
+        if (first := names.setdefault(key.name, position)) != position:
+            raise KeyFormatError(
+                f"{source}: entry {position} has the name of entry {first}, {key.name!r}. "
+                "Give each key a name of its own.",
+                position=position,
+            )
+        keys.append(key)
+    return tuple(keys)
+
+
+def _entry(entry: str, position: int, source: str) -> Key:
+    value, *rest = (field.strip() for field in entry.split("|"))
+    if len(rest) > 2:
+        raise KeyFormatError(
+            f"{source}: entry {position} has {len(rest)} '|' signs; the form is key|name|project.",
+            position=position,
+        )
+    if not value:
+        raise KeyFormatError(f"{source}: entry {position} has no key before '|'.", position=position)
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise KeyFormatError(
+            f"{source}: the key of entry {position} holds a blank or a character that cannot travel in "
+            "a header. Copy it again.",
+            position=position,
+        )
+    name, project = [*rest, "", ""][:2]
+    name = name or f"key_{position}"
+    if value in (name, project):
+        raise KeyFormatError(
+            f"{source}: entry {position} uses the key as a name; names are shown and logged.",
+            position=position,
+        )
+    return Key(name, value, project or f"key:{name}")
+
+
+def find_keys(environ: Mapping[str, str], keys_file: str | None = None) -> tuple[tuple[Key, ...], str]:
+    """The keys, and where they were found.
+
+    The first of these that holds a key: `GEMINI_API_KEYS`; its file `GEMINI_API_KEYS_FILE`, else the
+    configured `keys_file`; `GEMINI_API_KEY` (or its file) with `GEMINI_API_KEY_2` … `_10`, as far as
+    they follow each other; `GOOGLE_API_KEY`. Raises `NoKeysError`, `KeyFormatError`, or
+    `ConfigurationError` for a file that cannot be read or that others may read.
+    """
+    for text, source in _lists(environ, keys_file):
+        if keys := parse_keys(text, source):
+            return keys, source
+    if keys := _single_keys(environ):
+        return keys, "GEMINI_API_KEY"
+    if value := environ.get("GOOGLE_API_KEY", "").strip():
+        return parse_keys(
+            f"{_single(value, 'GOOGLE_API_KEY')}|primary", "GOOGLE_API_KEY"
+        ), "GOOGLE_API_KEY"
+    raise NoKeysError(
+        "No Gemini key found. Set GEMINI_API_KEYS to key|name entries separated by commas, or "
+        "GEMINI_API_KEY to one key, or GEMINI_API_KEYS_FILE to a file that holds them. "
+        "To try without a key, run `headgate demo`."
+    )
+
+
+def _lists(environ: Mapping[str, str], keys_file: str | None) -> list[tuple[str, str]]:
+    found = []
+    if text := environ.get("GEMINI_API_KEYS", ""):
+        found.append((text, "GEMINI_API_KEYS"))
+    path = environ.get("GEMINI_API_KEYS_FILE", "").strip()
+    if path:
+        found.append((_from_file(path, "GEMINI_API_KEYS_FILE", environ), "GEMINI_API_KEYS_FILE"))
+    elif keys_file:
+        found.append((_from_file(keys_file, "gemini.keys_file", environ), "gemini.keys_file"))
+    return found
+
+
+def _single_keys(environ: Mapping[str, str]) -> tuple[Key, ...]:
+    first = environ.get("GEMINI_API_KEY", "").strip()
+    path = environ.get("GEMINI_API_KEY_FILE", "").strip()
+    if not first and path:
+        first = _from_file(path, "GEMINI_API_KEY_FILE", environ).strip()
+    values = [_single(first, "GEMINI_API_KEY")] if first else []
+    while values and len(values) < len(_NAMES_OF_SINGLE_KEYS):
+        variable = f"GEMINI_API_KEY_{len(values) + 1}"
+        if not (value := environ.get(variable, "").strip()):
+            break
+        values.append(_single(value, variable))
+    entries = zip(values, _NAMES_OF_SINGLE_KEYS, strict=False)
+    return parse_keys(",".join(f"{value}|{name}" for value, name in entries), "GEMINI_API_KEY")
+
+
+def _single(value: str, variable: str) -> str:
+    if "," in value or "|" in value:
+        raise KeyFormatError(
+            f"{variable} takes one key without a name; put a list into GEMINI_API_KEYS.", position=1
+        )
+    return value
+
+
+def _from_file(path: str, source: str, environ: Mapping[str, str]) -> str:
+    """A secret from a file: lines count as entries, so one key a line works too."""
+    file = Path(path)
+    try:
+        mode = file.stat().st_mode
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{source}: cannot read {path} ({type(error).__name__}). Name a readable text file."
+        ) from None
+    if mode & stat.S_IROTH and environ.get(_FILE_CHECK, "refuse").strip().lower() != "off":
+        raise ConfigurationError(
+            f"{source}: {path} can be read by every user of this machine. Run `chmod o-r {path}`, or "
+            f"set {_FILE_CHECK}=off where the file is mounted that way, as container secrets may be."
+        )
+    return ",".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))

@@ -1,0 +1,66 @@
+"""Every coroutine test runs in virtual time; no key may appear in what a test leaves behind."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from headgate.testing import VirtualClock
+
+CANARY = "CANARY"
+"""Part of every credential the tests use: found anywhere it does not belong, the test fails."""
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def` tests on the test's own virtual clock."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    clock = pyfuncitem.funcargs.get("clock") or VirtualClock()
+    clock.run(pyfuncitem.obj(**arguments))
+    return True
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """The virtual clock this test's loop runs on."""
+    return VirtualClock()
+
+
+class _Sink(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.leaks: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if CANARY in self.format(record):  # the format includes tracebacks
+            self.leaks.append(record.name)
+
+
+@pytest.fixture(autouse=True)
+def no_key_in_logs() -> Iterator[None]:
+    """Fail a test in which any logger, ours or a library's, wrote a canary key."""
+    sink, root = _Sink(), logging.getLogger()
+    level = root.level
+    root.addHandler(sink)
+    root.setLevel(logging.DEBUG)
+    yield
+    root.removeHandler(sink)
+    root.setLevel(level)
+    assert not sink.leaks, f"a key was logged by {sink.leaks}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Fail a passing test whose captured output holds a canary key."""
+    report = yield
+    if report.when == "teardown" and report.passed:
+        shown = "".join(text for _, text in report.sections)
+        if CANARY in shown:
+            report.outcome = "failed"
+            report.longrepr = "a key was printed: see the captured output of this test"
+    return report
