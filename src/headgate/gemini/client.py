@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
 from headgate.core.call import Blob, Call, Operation, Reply, Usage
+from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock, Observer, Transport
 from headgate.engine.stream import ReplyStream
 from headgate.gemini.errors import accepted_errors
@@ -287,6 +288,30 @@ class ResilientGeminiClient:
         while True:
             await self._clock.sleep(seconds)
             self.log_status()
+
+    def export_metrics(self, registry: object = None) -> None:
+        """Register this client's `headgate_key_*` metrics; they are read at each scrape.
+
+        Args:
+            registry: a `prometheus_client` registry, or None for its default one. A registry takes one
+                client; `headgate.telemetry.keys` lists the metrics.
+
+        Raises:
+            ConfigurationError: the `metrics` extra is not installed.
+            ValueError: the registry has them already.
+        """
+        try:
+            from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415 - an extra
+
+            from headgate.telemetry.keys import KeyCollector  # noqa: PLC0415
+        except ImportError:
+            raise ConfigurationError(
+                "Metrics need prometheus-client: install headgate[metrics]."
+            ) from None
+        target = REGISTRY if registry is None else registry
+        if not isinstance(target, CollectorRegistry):
+            raise TypeError(f"registry takes a CollectorRegistry; got {type(target).__name__}")
+        target.register(KeyCollector(self.get_key_metrics))
 
     # ── closing ─────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,64 @@
+# Two commands matter: `make demo` and `make test`. All they need is Python 3.11 or later, git and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+JOBS   ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types walls tests bench format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/run.stamp ## see it work: 120 prompts through six keys of an emulated Gemini, under a minute
+	@$(BIN)/headgate demo
+
+test: lint types walls tests ## everything that CI runs
+
+lint: $(VENV)/dev.stamp ## style and banned calls
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp ## mypy --strict over src and bench
+	$(BIN)/mypy
+
+walls: $(VENV)/dev.stamp ## the layers of docs/architecture.md, checked by import-linter
+	$(BIN)/lint-imports
+
+tests: $(VENV)/dev.stamp ## pytest alone
+	$(BIN)/pytest -q -n $(JOBS)
+
+bench: $(VENV)/dev.stamp ## the micro benchmarks; writes bench/results
+	$(BIN)/python -m bench.micro
+
+format: $(VENV)/dev.stamp ## write the code as `make lint` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/dev.stamp ## resolve requirements/*.in anew, with hashes
+	$(PIP) uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+
+$(VENV)/pip.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Headgate needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.11"; exit 1; }
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(VENV)/pip.stamp
+	@echo "Installing what the demo needs …"
+	@$(PIP) --require-hashes -r requirements/run.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/pip.stamp
+	@echo "Installing what the tests need …"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,101 @@
+"""The Prometheus view on the keys, and the rules and the dashboard that read it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+
+from headgate.core.outcome import Kind, Outcome
+from headgate.gemini import ResilientGeminiClient
+from headgate.testing import Answer, ScriptedTransport, VirtualClock
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+KEYS = "AIzaCANARY-one|one|alpha,AIzaCANARY-two|two"
+
+
+@pytest.fixture
+def client(clock: VirtualClock) -> ResilientGeminiClient:
+    return ResilientGeminiClient(keys=KEYS, clock=clock, transport=ScriptedTransport([Answer()], clock))
+
+
+def scrape(client: ResilientGeminiClient) -> str:
+    registry = CollectorRegistry()
+    client.export_metrics(registry)
+    return generate_latest(registry).decode()
+
+
+def test_each_outcome_and_state_is_exported_under_key_names(client: ResilientGeminiClient) -> None:
+    one, two = client.key_manager.keys
+    client.key_manager.track_metrics(one, None)
+    client.key_manager.track_metrics(one, Outcome(Kind.QUOTA_MINUTE, "out"))
+    client.key_manager.track_metrics(one, Outcome(Kind.SERVER, "broken"))
+    client.key_manager.mark_quota_exceeded(one, 30)
+    client.key_manager.disable(two)
+    text = scrape(client)
+    assert 'headgate_key_requests_total{key="one",outcome="success"} 1.0' in text
+    assert 'headgate_key_requests_total{key="one",outcome="quota_error"} 1.0' in text
+    assert 'headgate_key_requests_total{key="one",outcome="other_error"} 1.0' in text
+    assert 'headgate_key_active{key="one",project="alpha"} 0.0' in text
+    assert 'headgate_key_recovers_seconds{key="one",project="alpha"} 30.0' in text
+    assert 'headgate_key_disabled{key="two",project=""} 1.0' in text
+    assert 'headgate_keys{state="exhausted"} 1.0' in text
+    assert 'headgate_keys{state="active"} 0.0' in text
+    assert "CANARY" not in text
+
+
+def test_a_registry_refuses_a_second_client_instead_of_exporting_doubles(
+    client: ResilientGeminiClient,
+) -> None:
+    registry = CollectorRegistry()
+    client.export_metrics(registry)
+    with pytest.raises(ValueError, match="Duplicated"):
+        client.export_metrics(registry)
+
+
+def test_what_is_no_registry_is_refused(client: ResilientGeminiClient) -> None:
+    with pytest.raises(TypeError, match="CollectorRegistry"):
+        client.export_metrics("default")
+
+
+def rules() -> list[dict[str, str]]:
+    text = (DEPLOY / "prometheus" / "headgate-keys.rules.yml").read_text()
+    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+
+
+def board() -> dict[str, object]:
+    return json.loads((DEPLOY / "grafana" / "headgate-keys.json").read_text())
+
+
+def expressions() -> list[str]:
+    panels = board()["panels"]
+    assert isinstance(panels, list)
+    return [rule["expr"] for rule in rules()] + [
+        target["expr"] for panel in panels for target in panel["targets"]
+    ]
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_rules_and_panels_read_only_metrics_that_exist(
+    expression: str, client: ResilientGeminiClient
+) -> None:
+    client.key_manager.track_metrics(client.key_manager.keys[0], None)
+    exported = set(re.findall(r"^(headgate_\w+)\{", scrape(client), re.MULTILINE))
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    read = set(re.findall(r"headgate[_:][\w:]+", expression))
+    assert read
+    assert read <= exported | recorded
+
+
+def test_the_accepted_alerts_are_shipped() -> None:
+    names = {rule["alert"] for rule in rules() if "alert" in rule}
+    assert {
+        "HeadgateAllKeysExhausted",
+        "HeadgateKeyErrorRateHigh",
+        "HeadgateQuotaErrorsRising",
+    } <= names
+    assert {"HeadgateKeyUseUnusual", "HeadgateKeyDisabled"} <= names
