@@ -40,10 +40,11 @@ KEYS = {
 
 VARIABLE = re.compile(r"\b(?:GEMINI_[A-Z_0-9]+|HEADGATE_[A-Z_]+)\b")
 FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.M | re.S
+    r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$",
+    re.MULTILINE | re.DOTALL,
 )
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)|!\[[^\]]*\]\(([^)\s]+)\)")
-HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.M)
+HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 
 GUARD = """
 import socket
@@ -88,7 +89,7 @@ def fences(page: Path) -> list[Fence]:
 def prose(page: Path) -> str:
     """A page without its code, where brackets are no links and `#` is no heading."""
     without = FENCE.sub("", page.read_text(encoding="utf-8"))
-    return re.sub(r"<!--.*?-->", "", without, flags=re.S)
+    return re.sub(r"<!--.*?-->", "", without, flags=re.DOTALL)
 
 
 def links(page: Path) -> list[str]:
@@ -153,6 +154,7 @@ def run(what: str, command: list[str], folder: Path, environment: dict[str, str]
             cwd=folder,
             env=environment,
             capture_output=True,
+            check=False,
             text=True,
             timeout=LONGEST_SCRIPT,
             stdin=subprocess.DEVNULL,

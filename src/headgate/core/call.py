@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["Blob", "Call", "Chunk", "Key", "Operation", "Part", "Reply", "Usage"]
+__all__ = ["Blob", "Call", "Chunk", "Key", "Operation", "Part", "Reply", "Secret", "Usage"]
 
 
 class Operation(StrEnum):
@@ -18,6 +18,16 @@ class Operation(StrEnum):
     GENERATE = "generate"
     STREAM = "stream"
     EMBED = "embed"
+
+
+class Secret(str):
+    """Text that hides itself: its `repr` is masked, so that neither a container's `repr` nor a
+    traceback with local variables shows it. As a `str` it is what it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,9 @@ class Key:
     value: str = field(repr=False)
     domain: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", Secret(self.value))
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
@@ -45,6 +58,7 @@ class Blob:
 
 Part = str | Blob
 """A piece of a prompt: text, or bytes with a media type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -318,7 +318,8 @@ class ResilientGeminiClient:
     async def aclose(self) -> None:
         """Close the connections of the running loop and of the synchronous twins."""
         await self._engine.transport.aclose()
-        await asyncio.to_thread(self._bridge.stop)
+        if self._bridge.running:
+            await asyncio.to_thread(self._bridge.stop)
 
     def close(self) -> None:
         """Close the connections of the synchronous twins."""

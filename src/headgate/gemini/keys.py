@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from headgate.core.call import Key
+from headgate.core.call import Key, Secret
 from headgate.core.errors import ConfigurationError, HeadgateError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Clock
@@ -81,7 +81,7 @@ class ApiKeyConfig:
     """One key. Its `repr` masks the value; everything but value, name and project is read live."""
 
     def __init__(self, value: str, name: str = "", project: str | None = None) -> None:
-        self.value = value
+        self.value: str = Secret(value)
         self.name = name
         self.project = project
         self._manager: GeminiKeyManager | None = None

@@ -313,12 +313,12 @@ class KeyRing:
                 self._denied[model] += 1
 
     def _park(self, number: int, model: str, now: float) -> Park | None:
-        """The longest cool-down that holds a domain back for a model."""
+        """The longest cool-down that holds a domain back for a model, or for any of them."""
         parks = self._domains[number].parks
         if not parks:
             return None
-        own, every = parks.get(model), parks.get(EVERY_MODEL)
-        held = [park for park in (own, every) if park is not None and park.until > now]
+        asked = parks.values() if model == EVERY_MODEL else (parks.get(model), parks.get(EVERY_MODEL))
+        held = [park for park in asked if park is not None and park.until > now]
         return max(held, key=lambda park: park.until, default=None)
 
     # ── looking ─────────────────────────────────────────────────────────────────────────────────

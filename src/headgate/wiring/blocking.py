@@ -32,6 +32,12 @@ class Bridge:
             if self._worker is None:
                 self._worker = _Worker()
             worker = self._worker
+        if worker.is_current():
+            coroutine.close()
+            raise RuntimeError(
+                "a synchronous call was made from inside one (an observer?), where it would wait for "
+                "itself; use the asynchronous call there"
+            )
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, worker.loop)
         try:
             return future.result()
@@ -46,6 +52,11 @@ class Bridge:
                 yield item  # type: ignore[misc] # the sentinel never gets here
         finally:
             self.run(_close(items))
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread has been started."""
+        return self._worker is not None
 
     def stop(self) -> None:
         """End the loop and its thread; a later call starts anew."""
@@ -71,6 +82,9 @@ class _Worker:
         self._stopped = asyncio.Event()
         self._ready.set()
         await self._stopped.wait()
+
+    def is_current(self) -> bool:
+        return threading.current_thread() is self._thread
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self._stopped.set)
