@@ -106,9 +106,7 @@ def quota(
     ]
     if hint is not None:
         details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": hint})
-    return failure(
-        429, "You exceeded your current quota.", "RESOURCE_EXHAUSTED", details, delay=delay
-    )
+    return failure(429, "You exceeded your current quota.", "RESOURCE_EXHAUSTED", details, delay=delay)
 
 
 def bad_key(status: int = 400, *, echo: str = "") -> Answer:

@@ -30,6 +30,7 @@ REFERENCE = DOCS / "reference" / "configuration.md"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 LANGUAGES = {"python", "toml", "console", "sh", "text", "json", "yaml", "promql", "dockerfile"}
+OTHERS_VARIABLES = {"GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL"}  # of Google's SDK
 LONGEST_SCRIPT = 30.0  # seconds; a page that needs more is no quick example
 NOT_RUN = re.compile(r"^headgate (demo|emulator|emulate|serve)\b(?!.*--help)")  # long, or for ever
 
@@ -49,9 +50,10 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 GUARD = """
 import socket
 _connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex
+_getaddrinfo = socket.getaddrinfo
 def _checked(address):
     host = address[0] if isinstance(address, tuple) else "unix"
-    if host not in ("127.0.0.1", "::1", "localhost", "unix"):
+    if host not in ("127.0.0.1", "::1", "localhost", "unix", None, ""):
         raise ConnectionRefusedError(f"documentation runs without a network; asked for {host}")
 def connect(self, address):
     _checked(address)
@@ -59,7 +61,11 @@ def connect(self, address):
 def connect_ex(self, address):
     _checked(address)
     return _connect_ex(self, address)
+def getaddrinfo(host, *args, **kwargs):
+    _checked((host,))
+    return _getaddrinfo(host, *args, **kwargs)
 socket.socket.connect, socket.socket.connect_ex = connect, connect_ex
+socket.getaddrinfo = getaddrinfo
 """
 
 
@@ -218,7 +224,11 @@ def test_the_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_the_variables_exist(page: Path) -> None:
     """Every environment variable a page names, in prose or in a shell, is one the code reads."""
-    unknown = set(VARIABLE.findall(page.read_text(encoding="utf-8"))) - known_variables()
+    named = set(VARIABLE.findall(page.read_text(encoding="utf-8")))
+    for fence in fences(page):
+        if fence.language in ("sh", "console"):
+            named.update(re.findall(r"^(?:\$ )?export (\w+)=", fence.code, re.MULTILINE))
+    unknown = named - known_variables() - OTHERS_VARIABLES
     assert not unknown, f"{page_name(page)} names {sorted(unknown)}, which nothing reads"
 
 

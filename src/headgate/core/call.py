@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 __all__ = ["Blob", "Call", "Chunk", "Key", "Operation", "Part", "Reply", "Secret", "Usage"]
 
 
@@ -71,7 +73,7 @@ class Call:
         options: generation or embedding options under their snake_case names.
         request_id: follows the call through logs, errors and records.
         deadline: monotonic seconds at which the caller stops waiting, or None.
-        max_wait: longest wait for a key in seconds when there is no deadline.
+        max_wait: longest wait for a key in seconds; the deadline bounds it too.
     """
 
     operation: Operation
@@ -83,8 +85,7 @@ class Call:
     max_wait: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens one attempt used. Cached ones are part of the prompt; thoughts cost as output."""
 
     prompt: int = 0
@@ -108,8 +109,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A complete answer.
 
     Attributes:
@@ -129,8 +129,7 @@ class Reply:
     model: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of a streamed answer. `usage` is cumulative: the last one counts."""
 
     text: str = ""

@@ -6,8 +6,9 @@ domain suffers, and what the call does next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from headgate.core.call import Usage
 
@@ -66,8 +67,7 @@ class Next(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What follows from a kind of outcome, and how it is shown."""
 
     next: Next
@@ -120,8 +120,7 @@ RULES: dict[Kind, Rule] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The result of one attempt.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from headgate.core.call import Operation, Usage
 from headgate.core.outcome import Outcome
@@ -18,8 +19,7 @@ class WaitFor(StrEnum):
     RETRY = "retry"
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
+class AttemptRecord(Struct, frozen=True):
     """One attempt: which key, how long, with what result. Times are monotonic seconds."""
 
     request_id: str
@@ -32,8 +32,7 @@ class AttemptRecord:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class WaitRecord:
+class WaitRecord(Struct, frozen=True):
     """A wait that begins: why and for how many seconds."""
 
     request_id: str
@@ -41,8 +40,7 @@ class WaitRecord:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(Struct, frozen=True):
     """A finished call. Times are monotonic seconds; `key_name` is the key that answered.
 
     `error` is None for a success, else the kind of the error the caller got.

@@ -34,12 +34,14 @@ class ReplyStream:
         exchange: Exchange,
         safe: Callable[[Outcome], Outcome],
         request_id: str,
+        key_name: str,
     ) -> None:
         self._first: Chunk | None = first
         self._rest = rest
         self._exchange = exchange
         self._safe = safe
         self._request_id = request_id
+        self._key_name = key_name
         self._ended = False
         self._on_end: list[Callable[[Outcome], None]] = []
         self.usage = Usage()
@@ -82,6 +84,7 @@ class ReplyStream:
         raise UpstreamError(
             outcome,
             f"The stream broke off: {outcome.message} What came before it is incomplete; ask again.",
+            key_name=self._key_name,
             request_id=self._request_id,
         )
 

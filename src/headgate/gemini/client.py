@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
+import math
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any, Self, cast
 
 from headgate.core.call import Blob, Call, Operation, Reply, Usage
@@ -217,7 +218,7 @@ class ResilientGeminiClient:
                 model or self._settings.embedding_model,
                 prompt_parts(content),
                 embed_options(options),
-                uuid.uuid4().hex,
+                token_hex(8),
                 *limits,
             )
             answer, _ = await self._engine.pipeline.run(call)
@@ -234,7 +235,7 @@ class ResilientGeminiClient:
             model or self._settings.default_model,
             parts,
             generate_options(options),
-            uuid.uuid4().hex,
+            token_hex(8),
             *limits,
         )
 
@@ -242,8 +243,9 @@ class ResilientGeminiClient:
         """Deadline and longest wait of a call, taken out of its options."""
         timeout = _seconds(options.pop("timeout", None), "timeout", least=0.001)
         wait = _seconds(options.pop("max_wait_seconds", None), "max_wait_seconds", least=0.0)
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        return deadline, self._settings.max_wait_seconds if wait is None else wait
+        if timeout is None:
+            return None, self._settings.max_wait_seconds if wait is None else wait
+        return self._clock.monotonic() + timeout, math.inf if wait is None else wait
 
     # ── synchronous twins ───────────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from msgspec import structs
+
 from headgate.core.call import Key, Secret
 from headgate.core.errors import ConfigurationError, HeadgateError
 from headgate.core.outcome import Kind, Outcome
@@ -329,7 +331,7 @@ def _as_outcome(outcome: Outcome | BaseException | None, secret: str) -> Outcome
     if outcome is None:
         return Outcome(Kind.SUCCESS)
     if isinstance(outcome, Outcome):
-        return outcome
+        return structs.replace(outcome, message=redact(outcome.message, secret))
     message = redact(str(outcome) or type(outcome).__name__, secret)
     quota = isinstance(outcome, HeadgateError) and outcome.kind == "quota"
     return Outcome(Kind.QUOTA_UNKNOWN if quota else Kind.SERVER, message)

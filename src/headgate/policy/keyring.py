@@ -18,7 +18,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
+
+from msgspec import structs
 
 from headgate.core.call import Key
 from headgate.core.outcome import Booking, Kind, Outcome
@@ -29,6 +31,9 @@ __all__ = ["EVERY_MODEL", "KeyRing"]
 
 EVERY_MODEL = "*"
 """Stands for all models where a park holds a whole domain."""
+
+_MOST_QUEUES = 1000
+"""Callers may name any model: a bound for what is remembered of them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +107,7 @@ class KeyRing:
         """
         if prefer is not None and self._still_ready(prefer, now):
             return self._lease(self._entries[prefer.index], model, now, probe=prefer.probe)
-        queue = self._queues.setdefault(model, _Queue())
+        queue = self._queue(model)
         while queue.cooling and queue.cooling[0][0] <= now:
             queue.ready.appendleft(heappop(queue.cooling)[1])  # its quota is fresh: it comes first
         skipped: list[int] = []
@@ -110,7 +115,15 @@ class KeyRing:
         queue.ready.extendleft(reversed(skipped))
         if lease is None:
             lease = self._next_probe(queue, model, now, exclude)
-        return lease or self._unready(queue, model, now if skipped else None)
+        return lease or self._unready(queue, model, now, skipped=bool(skipped))
+
+    def _queue(self, model: str) -> _Queue:
+        queue = self._queues.get(model)
+        if queue is None:
+            if len(self._queues) >= _MOST_QUEUES:  # forgetting one loses no park: domains hold those
+                del self._queues[next(iter(self._queues))]
+            queue = self._queues[model] = _Queue()
+        return queue
 
     def _still_ready(self, last: Lease, now: float) -> bool:
         entry = self._entries[last.index]
@@ -150,9 +163,12 @@ class KeyRing:
         while lease is None and queue.probes and queue.probes[0][0] <= now:
             due, number = heappop(queue.probes)
             park = self._park(number, model, now)
-            if park is None or park.probe_at != due:
-                continue  # that park has passed, or its probe was taken or moved
-            if number in exclude:
+            if park is None or park.probe_at is None:
+                continue  # that park has passed
+            if park.probe_at != due:  # its probe was taken, or a later refusal moved it
+                if (park.probe_at, number) not in queue.probes:
+                    heappush(queue.probes, (park.probe_at, number))
+            elif number in exclude:
                 excluded.append((due, number))
             elif (entry := self._first_usable(number, model)) is not None:
                 self._postpone_probe(queue, number, park, now + HOUR)
@@ -164,13 +180,20 @@ class KeyRing:
     def _postpone_probe(self, queue: _Queue, number: int, park: Park, when: float) -> None:
         parks = self._domains[number].parks
         for model in [model for model, held in parks.items() if held is park]:
-            parks[model] = replace(park, probe_at=when)
+            parks[model] = structs.replace(park, probe_at=when)
         heappush(queue.probes, (when, number))
 
-    def _unready(self, queue: _Queue, model: str, ready_again: float | None) -> Unready:
-        while queue.cooling and self._first_usable(queue.cooling[0][1], model) is None:
-            queue.dead.add(heappop(queue.cooling)[1])
-        recovers = ready_again
+    def _unready(self, queue: _Queue, model: str, now: float, *, skipped: bool) -> Unready:
+        while queue.cooling:
+            until, number = queue.cooling[0]
+            park = self._park(number, model, now)
+            if self._first_usable(number, model) is None:
+                queue.dead.add(heappop(queue.cooling)[1])
+            elif park is not None and park.until > until:  # a later refusal was longer
+                heapreplace(queue.cooling, (park.until, number))
+            else:
+                break
+        recovers = now if skipped else None
         if recovers is None and queue.cooling:
             recovers = queue.cooling[0][0]
         denied = self._denied[model]
@@ -278,7 +301,7 @@ class KeyRing:
         held = parks.get(model)
         if held is not None and held.until > park.since:  # still running: the longer one counts
             longer = park if park.until >= held.until else held
-            park = replace(longer, since=held.since)
+            park = structs.replace(longer, since=held.since)
         parks[model] = park
 
     def _served(self, lease: Lease, now: float) -> None:

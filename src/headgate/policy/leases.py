@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from headgate.core.call import Key
 from headgate.core.outcome import Kind
 
@@ -23,8 +25,7 @@ class KeyStats:
     last_error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(Struct, frozen=True):
     """A cool-down of a domain.
 
     Attributes:
@@ -42,8 +43,7 @@ class Park:
     streak: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """The right to send one attempt with one key.
 
     Attributes:
@@ -63,8 +63,7 @@ class Lease:
     probe: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unready:
+class Unready(Struct, frozen=True):
     """No key is ready for a model.
 
     Attributes:
@@ -80,8 +79,7 @@ class Unready:
     denied: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyState:
+class KeyState(Struct, frozen=True):
     """A key at the moment of asking. `parks` holds, by model, only cool-downs that still run."""
 
     key: Key

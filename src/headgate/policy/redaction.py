@@ -30,18 +30,31 @@ def mask(secret: str) -> str:
 def redact(text: str, *secrets: str, limit: int = 500) -> str:
     """`text` without any of the secrets, cut to `limit` characters.
 
-    A secret is found as it is, percent-encoded, in base64, and by its first or last 12 characters.
+    A secret is found as it is, percent-encoded, in base64, and by any 12 characters in a row of these:
+    an upstream may have cut it, at either end or at both.
     """
+    text = text[: 20 * limit]  # what lies far beyond the cut need not be searched
     for secret in filter(None, secrets):
         for form in _forms(secret):
-            text = text.replace(form, MASK)
+            text = _without(text, form)
     text = _GOOGLE_KEY.sub(MASK, text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _forms(secret: str) -> list[str]:
     encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
-    forms = {secret, quote(secret, safe=""), encoded}
-    if len(secret) > _FRAGMENT:
-        forms |= {secret[:_FRAGMENT], secret[-_FRAGMENT:]}
-    return sorted(forms, key=len, reverse=True)  # whole forms first, then what is left of them
+    return sorted({secret, quote(secret, safe=""), encoded}, key=len, reverse=True)
+
+
+def _without(text: str, form: str) -> str:
+    """`text` with a mask for every run that `form` and it have in common, if it is long enough."""
+    size = min(_FRAGMENT, len(form))
+    pieces = {form[start : start + size] for start in range(len(form) - size + 1)}
+    kept: list[str] = []
+    done = hidden = 0  # text up to here is in `kept`; text up to here is part of the secret
+    for start in range(len(text) - size + 1):
+        if text[start : start + size] in pieces:
+            if start > hidden or not hidden:
+                kept += (text[done:start], MASK)
+            done = hidden = start + size
+    return "".join(kept) + text[done:]

@@ -6,6 +6,7 @@ are the tests' table (`tests/data/gemini/errors.json`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -209,7 +210,7 @@ def _untyped(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         return Outcome(Kind.QUOTA_UNKNOWN, what, status, hint)
     if status >= 500:
         return Outcome(Kind.SERVER, what, status, hint)
-    if status < 400:
+    if 300 <= status < 400:
         return Outcome(Kind.PROTOCOL, f"HTTP {status}: redirects are not followed with a key.", status)
     if status in (401, 404, 405, 413):
         return Outcome(Kind.BAD_KEY if status == 401 else Kind.REQUEST, what, status)
@@ -217,11 +218,12 @@ def _untyped(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
 
 
 def _hint(details: list[_Detail], message: str) -> float | None:
-    for detail in details:
-        if detail.retry_delay.endswith("s"):
-            return _number(detail.retry_delay[:-1])
-    found = _RETRY_WORDS.search(message)
-    return _number(found[1]) if found else None
+    """The longest wait the error names. RetryInfo cuts fractions off that the message still has:
+    45.81 s becomes "45s", and coming back after 45 would be refused again."""
+    named = [detail.retry_delay[:-1] for detail in details if detail.retry_delay.endswith("s")]
+    named += _RETRY_WORDS.findall(message)
+    seconds = [number for number in map(_number, named) if number is not None]
+    return max(seconds, default=None)
 
 
 def _header_hint(headers: Mapping[str, str]) -> float | None:
@@ -232,13 +234,19 @@ def _header_hint(headers: Mapping[str, str]) -> float | None:
     if seconds is not None or "date" not in headers:
         return seconds
     try:  # an HTTP date, counted from the upstream's own clock
-        return (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])
     except (ValueError, TypeError):
         return None
+    return _usable(wait.total_seconds())
 
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return _usable(float(text))
     except ValueError:
         return None
+
+
+def _usable(seconds: float) -> float | None:
+    """The seconds, or None where they are no number or lie in the past."""
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -98,7 +98,7 @@ class HttpTransport:
         if kept is not None and not kept.session.closed:
             return kept.session
         for old in [old for old in list(self._keepers) if old.is_closed()]:
-            del self._keepers[old]
+            self._keepers.pop(old, None)  # another thread may have been here first
         keeper = self._keep()
         session = await anext(keeper)
         self._keepers[loop] = _Kept(keeper, session)

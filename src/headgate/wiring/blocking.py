@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
@@ -31,6 +32,8 @@ class Bridge:
         with self._lock:
             if self._worker is None:
                 self._worker = _Worker()
+                # At exit, or when the bridge is dropped: the loop ends in order, so connections close.
+                self._finalizer = weakref.finalize(self, self._worker.stop)
             worker = self._worker
         if worker.is_current():
             coroutine.close()
@@ -63,6 +66,7 @@ class Bridge:
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
+            self._finalizer.detach()
             worker.stop()
 
 
@@ -88,7 +92,8 @@ class _Worker:
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
+        if not self.is_current():  # a bridge may be dropped on its own thread, which ends by itself
+            self._thread.join()
 
 
 async def _next(items: AsyncGenerator[T]) -> T | object:

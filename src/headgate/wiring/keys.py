@@ -15,6 +15,7 @@ from pathlib import Path
 
 from headgate.core.call import Key
 from headgate.core.errors import ConfigurationError, KeyFormatError, NoKeysError
+from headgate.policy.redaction import redact
 
 __all__ = ["find_keys", "parse_keys"]
 
@@ -37,7 +38,7 @@ def parse_keys(text: str, source: str = "GEMINI_API_KEYS") -> tuple[Key, ...]:
             )
         if (first := names.setdefault(key.name, position)) != position:
             raise KeyFormatError(
-                f"{source}: entry {position} has the name of entry {first}, {key.name!r}. "
+                f"{source}: entry {position} has the name of entry {first}, {redact(key.name)!r}. "
                 "Give each key a name of its own.",
                 position=position,
             )
@@ -139,9 +140,12 @@ def _from_file(path: str, source: str, environ: Mapping[str, str]) -> str:
         raise ConfigurationError(
             f"{source}: cannot read {path} ({type(error).__name__}). Name a readable text file."
         ) from None
-    if mode & stat.S_IROTH and environ.get(_FILE_CHECK, "refuse").strip().lower() != "off":
+    if (
+        mode & (stat.S_IROTH | stat.S_IWOTH)
+        and environ.get(_FILE_CHECK, "refuse").strip().lower() != "off"
+    ):
         raise ConfigurationError(
-            f"{source}: {path} can be read by every user of this machine. Run `chmod o-r {path}`, or "
+            f"{source}: {path} is open to every user of this machine. Run `chmod o-rwx {path}`, or "
             f"set {_FILE_CHECK}=off where the file is mounted that way, as container secrets may be."
         )
     return ",".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))

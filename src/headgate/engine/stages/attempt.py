@@ -70,10 +70,13 @@ class Attempt:
             self._check_deadline(passage)
             try:
                 return await onward(passage)
-            except NoKeyReady as signal:
+            except (NoKeyReady, AttemptFailed) as caught:
+                signal = caught
+            # Dealt with outside of the handler: what a user sees must not drag our signals along.
+            if isinstance(signal, NoKeyReady):
                 await self._wait_for_key(passage, signal.unready)
-            except AttemptFailed as failed:
-                await self._after(passage, failed)
+            else:
+                await self._after(passage, signal)
 
     async def _after(self, passage: Passage, failed: AttemptFailed) -> None:
         outcome = failed.outcome
@@ -119,10 +122,10 @@ class Attempt:
         now = self._clock.monotonic()
         wait = max(0.0, unready.recovers - now)
         if passage.call.deadline is not None:
-            bound = passage.call.deadline - now
+            fits = now + wait < passage.call.deadline  # a wait to the deadline leaves no time to send
         else:
-            bound = passage.call.max_wait
-        if passage.retries >= self._max_retries or wait > bound or bound <= 0:
+            fits = wait <= passage.call.max_wait > 0
+        if passage.retries >= self._max_retries or not fits:
             self._exhausted(passage, unready, wait)
         passage.prefer = None
         passage.refused_by.clear()
@@ -152,7 +155,7 @@ class Attempt:
         advice = _WHAT_TO_DO[outcome.rule.public_kind]
         raise UpstreamError(
             outcome,
-            f"{message}{outcome.message} {advice}",
+            f"{message}{_sentence(outcome.message)} {advice}",
             key_name=passage.lease.key.name,
             request_id=passage.call.request_id,
         )
@@ -185,7 +188,7 @@ class Attempt:
         if passage.refusal is None:
             return ""
         name, outcome = passage.refusal
-        return f" Last refusal, from key {name}: {outcome.message}"
+        return f" Last refusal, from key {name}: {_sentence(outcome.message)}"
 
     @staticmethod
     def _raise(passage: Passage, error: HeadgateError) -> NoReturn:
@@ -193,6 +196,12 @@ class Attempt:
             raise error
         name, outcome = passage.refusal
         raise error from UpstreamError(outcome, key_name=name, request_id=passage.call.request_id)
+
+
+def _sentence(text: str) -> str:
+    """An upstream's words, ended so that ours may follow."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 _WHAT_HAPPENED = {

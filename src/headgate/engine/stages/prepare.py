@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from headgate.core.errors import ModelRetiredError
 from headgate.core.ports import Clock, Provider
 from headgate.engine.passage import Answer, Onward, Passage
-from headgate.policy.models import ModelPolicy, Registry
+from headgate.policy.models import ModelPolicy, Registry, Resolution
 
 __all__ = ["Prepare"]
 
 _SAMPLING = ("temperature", "top_p", "top_k")
+
+_MOST_NAMES = 1000  # callers name models: a bound for what is remembered of them
 
 
 class Prepare:
@@ -37,12 +39,13 @@ class Prepare:
         self._clock = clock
         self._warn = warn
         self._said: set[str] = set()
+        self._day = -1
+        self._resolved: dict[str, Resolution] = {}
 
     async def __call__(self, passage: Passage, onward: Onward) -> Answer:
         """Raises `InvalidCallError`, `ModelRetiredError`."""
         call = passage.call
-        today = datetime.fromtimestamp(self._clock.wall(), UTC).date()
-        resolution = self._registry.resolve(call.model, today, self._policy)
+        resolution = self._resolve(call.model)
         if resolution.warning is not None:
             if not resolution.allowed:
                 raise ModelRetiredError(
@@ -58,6 +61,19 @@ class Prepare:
         passage.model = model.id
         passage.request = self._provider.write(call, model.id)
         return await onward(passage)
+
+    def _resolve(self, name: str) -> Resolution:
+        """What the registry says, asked once a day for each name: it is on the path of every call."""
+        day = int(self._clock.wall() // 86_400)
+        if day != self._day or len(self._resolved) > _MOST_NAMES:
+            self._day = day
+            self._resolved.clear()
+        resolution = self._resolved.get(name)
+        if resolution is None:
+            today = datetime.fromtimestamp(self._clock.wall(), UTC).date()
+            resolution = self._registry.resolve(name, today, self._policy)
+            self._resolved[name] = resolution
+        return resolution
 
     def _say(self, sentence: str) -> None:
         if sentence not in self._said:

@@ -7,7 +7,7 @@ then nothing was passed on, so the attempt may still be repeated elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec import structs
 
 from headgate.core.call import Chunk, Key, Reply
 from headgate.core.outcome import Kind, Outcome
@@ -65,10 +65,13 @@ class Send:
         first = await anext(chunks, None)
         if isinstance(first, Chunk):
             request_id = passage.call.request_id
-            return ReplyStream(first, chunks, exchange, lambda out: _safe(out, key), request_id)
+            return ReplyStream(
+                first, chunks, exchange, lambda out: _safe(out, key), request_id, key.name
+            )
+        await chunks.aclose()
         silence = Outcome(Kind.PROTOCOL, "The upstream ended the stream before it began.", status=200)
         raise AttemptFailed(_safe(first or silence, key))
 
 
 def _safe(outcome: Outcome, key: Key) -> Outcome:
-    return replace(outcome, message=redact(outcome.message, key.value))
+    return structs.replace(outcome, message=redact(outcome.message, key.value))

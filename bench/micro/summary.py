@@ -1,0 +1,61 @@
+"""The table in `bench/README.md`: the figures a reader asks for first, out of the results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from bench.micro import bridge, choice, imports, overhead
+from bench.micro.figures import Figure, environment
+
+__all__ = ["ROWS", "with_summary"]
+
+_TO_FEW = ": 100,000 to 10"
+_ONE, _MANY = (
+    f"{overhead.OVER_HTTP}, 1 at a time",
+    f"{overhead.OVER_HTTP}, {overhead.AT_ONCE} at a time",
+)
+
+ROWS: dict[str, list[tuple[str, str]]] = {
+    "a lease with its settlement, 10 keys": [(choice.GROUP, "all ready, 10 keys")],
+    "100,000 keys to 10: all ready · all but one cooling · half cooling · one project": [
+        (choice.GROUP, f"{name}{_TO_FEW}") for name in choice.SITUATIONS
+    ],
+    "what the client adds to a call, without a socket, CPU": [(overhead.IN_PROCESS, "added, CPU")],
+    "what it adds over loopback, 1 · 32 at a time, CPU": [(_ONE, "added, CPU"), (_MANY, "added, CPU")],
+    "client to bare aiohttp over loopback, 1 · 32 at a time": [
+        (_ONE, "client to aiohttp"),
+        (_MANY, "client to aiohttp"),
+    ],
+    "the first piece of a stream comes later by": [(overhead.STREAM, "added, wall time")],
+    "a stream of 20 pieces costs more by, CPU": [(overhead.STREAM, "added, CPU")],
+    "a hop through the blocking bridge": [(bridge.GROUP, "a hop, wall time")],
+    "fresh interpreter: bare · asyncio · headgate.gemini": [
+        (imports.GROUP, name) for name in ("bare interpreter", "asyncio", "headgate.gemini")
+    ],
+    "`import headgate.gemini` above the bare interpreter, best of all": [
+        (imports.GROUP, "headgate.gemini above the bare interpreter, best of all")
+    ],
+}
+"""What a row shows, and the figures (group, name) it shows."""
+
+_PLACE = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_summary(readme: str, figures: Sequence[Figure]) -> str:
+    """The page with its table and the line above it written anew."""
+    found = {(figure.group, figure.name): figure for figure in figures}
+    facts = environment()
+    lines = [
+        f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, {facts['python']}. Medians.",
+        "",
+        "| figure | |",
+        "|---|--:|",
+    ]
+    for name, shown in ROWS.items():
+        chosen = [found[figure] for figure in shown]
+        digits = 2 if chosen[0].unit == "×" else 1 if chosen[0].median < 10 else 0
+        values = " · ".join(f"{figure.median:.{digits}f}" for figure in chosen)
+        lines.append(f"| {name} | {values} {chosen[0].unit} |")
+    table = "\n".join(lines)
+    return _PLACE.sub(lambda place: f"{place[1]}\n{table}\n\n{place[2]}", readme)

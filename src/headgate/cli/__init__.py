@@ -1,0 +1,1 @@
+"""The command line. Every command has its module; `main.py` puts them together."""

@@ -1,0 +1,103 @@
+"""The program: `headgate …`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from headgate.cli import screen
+from headgate.cli.ask import ask
+from headgate.cli.config import check
+from headgate.cli.demo.command import demo
+from headgate.cli.embed import embed
+from headgate.cli.emulator import emulator
+from headgate.cli.keys import keys
+
+__all__ = ["app", "run"]
+
+EXAMPLES = {
+    "headgate": (
+        "headgate demo",
+        'headgate ask "Why is the sky blue?"',
+        "git diff | headgate ask 'Write the commit message' --json",
+        "headgate keys --check",
+    ),
+    "ask": (
+        'headgate ask "What is on this picture?" --image cat.png',
+        "headgate ask 'Summarise in five lines' < minutes.txt",
+        'headgate ask "Three towns in Peru" --schema towns.json --json',
+        'headgate ask "A lighthouse in fog" --model IMAGE-MODEL --output fog.png',
+    ),
+    "embed": (
+        'headgate embed "A text" "Another"',
+        "headgate embed --dimensions 256 < lines.txt > vectors.jsonl",
+    ),
+    "keys": ("headgate keys", "headgate keys --check", "headgate keys --json"),
+    "emulator": (
+        "headgate emulator",
+        "headgate emulator --config quotas.toml --report seen.json",
+        "headgate emulator --port 0 --json",
+    ),
+    "demo": ("headgate demo", "headgate demo --json 2>/dev/null"),
+    "check": ("headgate config check", "headgate config check --json"),
+}
+"""Examples of the help and of docs/reference/cli.md, by command."""
+
+
+# Boxes and colours are for people at a terminal; a pipe gets plain text.
+_PLAIN = any(stream is None or not stream.isatty() for stream in (sys.stdout, sys.stderr))
+
+
+def _epilog(command: str) -> str:
+    if _PLAIN:
+        return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[command])])
+    return "\n".join(["[bold]Examples[/]", *(f"[dim]$[/] {line}" for line in EXAMPLES[command])])
+
+
+app = typer.Typer(
+    name="headgate",
+    help="One engine that gets the most out of every LLM quota you own.",
+    epilog=_epilog("headgate"),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None if _PLAIN else "rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _command in (ask, embed, keys, emulator, demo):
+    _name = _command.__name__
+    app.command(_name, epilog=_epilog(_name))(_command)
+
+_config = typer.Typer(name="config", help="Explain and check the configuration.", no_args_is_help=True)
+_config.command("check", epilog=_epilog("check"))(check)
+_config.callback()(lambda: None)  # without one, typer makes a lone command the whole
+app.add_typer(_config)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and seldom asked for
+
+        screen.data(f"headgate {version('headgate')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", metavar="", callback=_version, is_eager=True, help="Show the version and leave."
+    ),
+]
+
+
+@app.callback()
+def headgate(version: Version = False) -> None:
+    """One engine that gets the most out of every LLM quota you own."""
+
+
+def run() -> None:
+    """The entry point of the `headgate` command and of `python -m headgate`."""
+    screen.prepare()
+    app(prog_name="headgate")

@@ -1,0 +1,108 @@
+"""Asks an upstream whether it accepts a key: a model list of one entry, which costs no quota."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+
+from headgate.core.call import Key
+from headgate.core.outcome import Booking, Kind, Outcome
+from headgate.core.ports import Clock, Request, Transport, TransportError
+from headgate.policy.redaction import redact
+from headgate.providers.gemini import API_VERSION, GeminiProvider
+from headgate.transport.http import HttpTransport
+from headgate.wiring.clock import SystemClock
+from headgate.wiring.settings import GeminiSettings
+
+__all__ = ["Finding", "Verdict", "probe"]
+
+_AT_A_TIME = 8
+
+
+class Verdict(StrEnum):
+    """What became of a check."""
+
+    OK = "ok"
+    LIMITED = "limited"  # the key is accepted, its project is out of quota or credit
+    INVALID = "invalid"
+    UNREACHABLE = "unreachable"  # no answer that says anything about the key
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict on one key."""
+
+    state: Verdict
+    reason: str
+    seconds: float
+
+    @property
+    def works(self) -> bool:
+        """Whether the upstream accepts the key."""
+        return self.state in (Verdict.OK, Verdict.LIMITED)
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        return {
+            "state": self.state.value,
+            "reason": self.reason or None,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+async def probe(
+    settings: GeminiSettings,
+    timeout: float,
+    *,
+    transport: Transport | None = None,
+    clock: Clock | None = None,
+) -> list[Finding]:
+    """A finding for each key of the settings, in their order. Never raises for an upstream's doing."""
+    clock = clock or SystemClock()
+    outside = transport or HttpTransport(clock)
+    places = asyncio.Semaphore(_AT_A_TIME)
+    provider = GeminiProvider(settings.base_url)
+    request = Request("GET", f"{settings.base_url}/{API_VERSION}/models?pageSize=1", {}, b"")
+
+    async def one(key: Key) -> Finding:
+        async with places:
+            started = clock.monotonic()
+            outcome = await _ask(provider, outside, request, key, started + timeout)
+            reason = "" if outcome.kind is Kind.SUCCESS else redact(outcome.message, key.value)
+            return Finding(_verdict(outcome), reason, clock.monotonic() - started)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(key)) for key in settings.keys]
+    finally:
+        await outside.aclose()
+    return [task.result() for task in tasks]
+
+
+async def _ask(
+    provider: GeminiProvider, transport: Transport, request: Request, key: Key, deadline: float
+) -> Outcome:
+    try:
+        exchange = await transport.open(request, provider.credential(key), deadline)
+        try:
+            body = await exchange.read()
+        finally:
+            await exchange.aclose()
+    except TransportError as failure:
+        return failure.outcome
+    if exchange.status != 200:
+        return provider.read_error(exchange.status, exchange.headers, body)
+    if not body.lstrip().startswith(b"{"):  # a proxy's page greets with 200 as well
+        return Outcome(Kind.PROTOCOL, "The answer is no model list; is this the Gemini API?", 200)
+    return Outcome(Kind.SUCCESS, status=200)
+
+
+def _verdict(outcome: Outcome) -> Verdict:
+    rule = outcome.rule
+    if outcome.kind is Kind.SUCCESS:
+        return Verdict.OK
+    if rule.is_quota or outcome.kind is Kind.CAPACITY:
+        return Verdict.LIMITED
+    denied = rule.booking is not Booking.NOTHING or outcome.kind in (Kind.REQUEST, Kind.EGRESS)
+    return Verdict.INVALID if denied else Verdict.UNREACHABLE

@@ -1,0 +1,40 @@
+"""An upstream to test, benchmark and demonstrate against: real quotas, real errors, scripted faults.
+
+    config = EmulatorConfig(projects=[Project("alpha", keys={"alpha-1": "AIza…"})])
+    async with Emulator(config) as emulator:
+        ...  # point any Gemini client at emulator.base_url
+        print(emulator.report().to_dict())
+
+Nothing of the client is in here, so that it judges independently. docs/reference/emulator.md has
+the configuration file, the faults and the report.
+"""
+
+from headgate.emulator.config import EmulatorConfig, Fault, Latency, Limits, Model, Project
+from headgate.emulator.report import (
+    Counts,
+    KeyReport,
+    ModelReport,
+    ProjectReport,
+    QuotaReport,
+    Report,
+)
+from headgate.emulator.server import Emulator, serve_forever
+from headgate.emulator.threaded import InThread
+
+__all__ = [
+    "Counts",
+    "Emulator",
+    "EmulatorConfig",
+    "Fault",
+    "InThread",
+    "KeyReport",
+    "Latency",
+    "Limits",
+    "Model",
+    "ModelReport",
+    "Project",
+    "ProjectReport",
+    "QuotaReport",
+    "Report",
+    "serve_forever",
+]

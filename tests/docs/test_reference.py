@@ -1,0 +1,57 @@
+"""The reference keeps up with the code: whatever is public stands in the page that describes it."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from headgate import gemini
+from headgate.core.outcome import RULES, Kind
+from headgate.providers.gemini import EMBED_OPTIONS, GENERATE_OPTIONS, TOP_LEVEL_OPTIONS
+
+DOCS = Path(__file__).parents[2] / "docs"
+CALL_OPTIONS = ("timeout", "max_wait_seconds", "images", "files", "generation_config", "config")
+NOT_RAISED = {"success", "quota", "cancelled"}  # quota has a class of its own
+
+
+def members(cls: type) -> list[str]:
+    return [name for name in vars(cls) if not name.startswith("_") and name != "over"]
+
+
+def attributes(cls: type) -> list[str]:
+    return [name for name in inspect.signature(cls).parameters if name != "message"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *gemini.__all__,
+        *members(gemini.ResilientGeminiClient),
+        *attributes(gemini.ResilientGeminiClient),
+        *members(gemini.GeminiKeyManager),
+        *attributes(gemini.GeminiKeyManager),
+        *members(gemini.ApiKeyConfig),
+        *attributes(gemini.GeminiReply),
+        *attributes(gemini.ApiKeyMetrics),
+        *attributes(gemini.Usage),
+        *(GENERATE_OPTIONS | TOP_LEVEL_OPTIONS | EMBED_OPTIONS),
+        *CALL_OPTIONS,
+    ],
+)
+def test_the_reference_has_every_public_name(name: str) -> None:
+    """Names of the client, its options, replies, key view and metrics."""
+    assert name in (DOCS / "reference" / "gemini.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", sorted({rule.public_kind for rule in RULES.values()} - NOT_RAISED))
+def test_every_kind_of_error_has_advice(kind: str) -> None:
+    """A user who looks up `error.kind` finds a row."""
+    assert f"| `{kind}` |" in (DOCS / "how-to" / "handle-errors.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.SUCCESS, Kind.CANCELLED)])
+def test_every_class_of_outcome_is_explained(kind: Kind) -> None:
+    """The page that the classification names as its source has all of its classes."""
+    assert f"`{kind}`" in (DOCS / "explanation" / "gemini-errors.md").read_text(encoding="utf-8")

@@ -1,0 +1,225 @@
+"""`headgate keys` and `headgate config check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from headgate.cli.main import app
+from headgate.cli.probe import Verdict, probe
+from headgate.core.call import Key
+from headgate.core.outcome import Kind
+from headgate.emulator import Emulator, EmulatorConfig, Fault, Project
+from headgate.testing import Answer, Broken, ScriptedTransport, VirtualClock
+from headgate.wiring.settings import OPTIONS, load_gemini
+
+KEYS = {"one": "AIza-CANARY-one-0000000000", "two": "AIza-CANARY-two-0000000000"}
+OWN_KEY = "AIza-CANARY-own-0000000000"
+KEY_VARIABLES = ("GEMINI_API_KEYS", "GEMINI_API_KEYS_FILE", "GEMINI_API_KEY", "GOOGLE_API_KEY")
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert "CANARY" not in result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two keys of one project and one without, no other setting, and a folder of its own."""
+    for name in (*KEY_VARIABLES, *(option.variable for option in OPTIONS), "HEADGATE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    entries = [f"{value}|{name}|shared" for name, value in KEYS.items()]
+    monkeypatch.setenv("GEMINI_API_KEYS", ",".join([*entries, f"{OWN_KEY}|own"]))
+    monkeypatch.chdir(tmp_path)
+
+
+def emulator(*faults: Fault, **states: Any) -> Emulator:
+    shared = Project("shared", KEYS, key_states={n: s for n, s in states.items() if n in KEYS})
+    own = Project("own", {"own": OWN_KEY}, key_states={n: s for n, s in states.items() if n == "own"})
+    return Emulator(EmulatorConfig(projects=[shared, own], faults=list(faults)))
+
+
+# ── keys ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_keys_shows_a_row_for_each_key_and_says_that_history_is_not_its_own() -> None:
+    result = run("keys")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0][:4] == ["#", "key", "project", "state"]
+    assert rows[1] == ["0", "one", "shared", "ACTIVE", "0", "0.0", "–"]
+    assert rows[3] == ["2", "own", "–", "ACTIVE", "0", "0.0", "–"]
+    assert "starts at nought" in result.stderr
+
+
+def test_keys_status_is_the_same_as_keys() -> None:
+    assert run("keys", "status").stdout == run("keys").stdout
+
+
+def test_keys_json_is_what_the_client_tells() -> None:
+    metrics = json.loads(run("keys", "--json").stdout)
+    assert list(metrics) == [
+        "timestamp", "total_keys", "active_keys", "rotation_enabled", "backoff_seconds",
+        "current_key_index", "keys",
+    ]  # fmt: skip
+    assert [key["name"] for key in metrics["keys"]] == ["one", "two", "own"]
+
+
+def test_a_check_tells_good_keys_from_bad_ones_and_uses_no_quota(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with emulator(two="expired").in_thread() as upstream:
+        monkeypatch.setenv("HEADGATE_GEMINI_BASE_URL", upstream.base_url)
+        result = run("keys", "status", "--check", "--json")
+        report = upstream.report()
+    checks = {key["name"]: key["check"] for key in json.loads(result.stdout)["keys"]}
+    assert {name: check["state"] for name, check in checks.items()} == {
+        "one": "ok",
+        "two": "invalid",
+        "own": "ok",
+    }
+    assert "expired" in checks["two"]["reason"]
+    assert checks["one"]["reason"] is None
+    assert result.exit_code == 0
+    assert report.totals.requests == 3
+    assert report.totals.charged_requests == 0
+
+
+def test_a_check_that_finds_no_working_key_ends_with_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    with emulator(one="leaked", two="invalid", own="suspended").in_thread() as upstream:
+        monkeypatch.setenv("HEADGATE_GEMINI_BASE_URL", upstream.base_url)
+        result = run("keys", "--check")
+    assert result.exit_code == 7
+    assert result.stdout.count("invalid") >= 3
+    assert "none of the keys works" in result.stderr
+
+
+def test_a_check_without_a_connection_says_unreachable_and_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADGATE_GEMINI_BASE_URL", "http://127.0.0.1:9")
+    result = run("keys", "--check")
+    assert result.exit_code == 7
+    assert result.stdout.count("unreachable") == 3
+    assert "No connection to 127.0.0.1:9" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (Answer(200, b'{"models": []}'), Verdict.OK),
+        (Answer(200, b"<html>Sign in</html>"), Verdict.UNREACHABLE),
+        (Answer(302, b""), Verdict.UNREACHABLE),
+        (Answer(401, b"who are you"), Verdict.INVALID),
+        (Answer(429, b"slow down"), Verdict.LIMITED),
+        (Answer(503, b"later"), Verdict.UNREACHABLE),
+        (Answer(delay=99), Verdict.UNREACHABLE),
+        (Broken(Kind.TLS), Verdict.UNREACHABLE),
+    ],
+)
+async def test_every_kind_of_answer_has_its_verdict(
+    clock: VirtualClock, answer: Answer | Broken, verdict: Verdict
+) -> None:
+    transport = ScriptedTransport([answer], clock)
+    settings = load_gemini(keys=(Key("k", "CANARY-key-0000000000", "key:k"),), environ={})
+    (finding,) = await probe(settings, 15.0, transport=transport, clock=clock)
+    assert finding.state is verdict
+    assert clock.monotonic() <= 15.0
+    assert transport.open_exchanges == 0
+    assert transport.sent[0].request.method == "GET"
+    assert "CANARY" not in transport.sent[0].request.url
+
+
+# ── config check ────────────────────────────────────────────────────────────────────────────────────
+
+
+def shape(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_config_check_shows_every_setting_its_value_and_where_it_came_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("headgate.toml").write_text("[gemini]\nmax_retries = 7\n")
+    monkeypatch.setenv("GEMINI_API_KEY_ROTATION_BACKOFF_SECONDS", "33")
+    result = run("config", "check")
+    assert result.exit_code == 0
+    for option in OPTIONS:
+        assert option.name in result.stdout
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert lines["max_retries"].split()[1:] == ["7", "headgate.toml", "[gemini]"]
+    assert lines["backoff_seconds"].split()[1:] == ["33", "GEMINI_API_KEY_ROTATION_BACKOFF_SECONDS"]
+    assert lines["connect_timeout_seconds"].endswith("default")
+    assert "3 keys from GEMINI_API_KEYS" in result.stdout
+    assert "File: headgate.toml" in result.stdout
+
+
+def test_config_check_json_has_the_documented_shape() -> None:
+    found = shape(run("config", "check", "--json"))
+    assert list(found) == ["ok", "file", "options", "keys", "models", "problems"]
+    assert found["ok"] is True
+    assert found["file"] is None
+    assert [option["name"] for option in found["options"]] == [option.name for option in OPTIONS]
+    assert list(found["options"][0]) == ["name", "variable", "value", "origin", "meaning"]
+    assert found["keys"]["origin"] == "GEMINI_API_KEYS"
+    assert found["keys"]["keys"][0] == {"name": "one", "project": "shared", "value": "…0000"}
+    assert found["keys"]["keys"][2]["project"] is None
+    assert list(found["models"]) == ["data_date", "data_age_days", "default_model", "embedding_model"]
+    assert list(found["models"]["default_model"]) == ["asked", "resolved", "warning"]
+
+
+def test_config_check_reports_every_problem_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_GEMINI_BASE_URL", "nowhere")
+    monkeypatch.setenv("GEMINI_API_KEY_ROTATION_MAX_RETRIES", "many")
+    monkeypatch.setenv("HEADGATE_MAX_WAIT_SECONDS", "-1")
+    monkeypatch.setenv("GEMINI_API_KEYS", f"{OWN_KEY},{OWN_KEY}")
+    result = run("config", "check", "--json")
+    assert result.exit_code == 3
+    problems = shape(result)["problems"]
+    assert len(problems) == 4
+    for name in ("BASE_URL", "MAX_RETRIES", "MAX_WAIT", "GEMINI_API_KEYS: entry 2"):
+        assert sum(name in problem for problem in problems) == 1
+        assert name in result.stderr
+
+
+def test_config_check_names_a_wrong_setting_in_the_file_once() -> None:
+    Path("headgate.toml").write_text("[gemini]\nmax_retry = 7\n")
+    result = run("config", "check")
+    assert result.exit_code == 3
+    assert result.stderr.count("max_retries") == 1
+
+
+def test_config_check_without_a_key_ends_with_3_and_still_shows_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEYS")
+    result = run("config", "check")
+    assert result.exit_code == 3
+    assert "No Gemini key found" in result.stderr
+    assert "max_retries" in result.stdout
+
+
+def test_config_check_refuses_a_retired_model_under_the_strict_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GEMINI_DEFAULT_MODEL", "gemini-1.5-flash")
+    assert "gemini-1.5-flash →" in run("config", "check").stdout
+    monkeypatch.setenv("HEADGATE_MODEL_POLICY", "strict")
+    result = run("config", "check")
+    assert result.exit_code == 3
+    assert "default_model" in result.stderr
+
+
+def test_config_check_names_the_file_of_headgate_config(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.toml"
+    path.write_text("[gemini]\nmax_retries = 1\n")
+    monkeypatch.setenv("HEADGATE_CONFIG", str(path))
+    assert shape(run("config", "check", "--json"))["file"] == str(path)

@@ -1,0 +1,99 @@
+"""Observers hear every fact once, and the log says the same."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from tests.support import MODEL, Ear, broken_inside, failure, quota, said, scripted, stream
+
+from headgate.core.call import Operation
+from headgate.core.records import WaitFor
+from headgate.gemini import AllKeysExhaustedError, GeminiAPICallError
+from headgate.testing import VirtualClock
+from headgate.wiring.observers import LogObserver, Observers
+
+
+async def test_each_attempt_wait_and_call_is_heard_once(clock: VirtualClock) -> None:
+    ear = Ear()
+    client, _ = scripted(
+        [quota("Minute", "9s"), quota("Minute", "9s"), broken_inside(delay=2), said(delay=1)],
+        clock,
+        2,
+        observers=[ear],
+    )
+    await client.generate_content("hi", MODEL)
+    assert [record.number for record in ear.attempts] == [1, 2, 3, 4]
+    names = [record.key_name for record in ear.attempts]
+    assert names[:2] == ["k0", "k1"]
+    assert names[2] == names[3], "a retry goes to the same key"
+    assert [wait.reason for wait in ear.waits] == [WaitFor.KEY, WaitFor.RETRY]
+    (call,) = ear.calls
+    assert (call.attempts, call.rotations, call.retries) == (4, 2, 2)
+    assert call.waited == pytest.approx(sum(wait.seconds for wait in ear.waits))
+    assert call.ended - call.started == pytest.approx(3 + call.waited)
+    assert (call.operation, call.model, call.key_name, call.error) == (
+        Operation.GENERATE,
+        MODEL,
+        names[3],
+        None,
+    )
+    assert call.usage.total == 8
+    facts = [*ear.attempts, *ear.waits]
+    assert {record.request_id for record in facts} == {call.request_id}
+    assert "CANARY" not in repr([ear.attempts, ear.waits, ear.calls])
+
+
+async def test_a_streams_record_comes_at_its_end(clock: VirtualClock) -> None:
+    ear = Ear()
+    client, _ = scripted([stream("a", "b", piece_delay=3)], clock, observers=[ear])
+    async for _ in client.generate_content_stream("hi", MODEL):
+        assert ear.calls == []
+        assert ear.attempts == []
+    assert ear.calls[0].ended == pytest.approx(6)
+    assert ear.calls[0].usage.total == 8
+    assert ear.attempts[0].ended == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (quota("Day"), "quota"),
+        (failure(400, "API key not valid."), "auth"),
+        (failure(400, "wrong"), "invalid"),
+        (broken_inside(), "server"),
+    ],
+)
+async def test_a_failed_call_is_recorded_with_the_kind_of_its_error(
+    answer,
+    error: str,
+    clock: VirtualClock,  # type: ignore[no-untyped-def]
+) -> None:
+    ear = Ear()
+    client, _ = scripted([answer], clock, observers=[ear])
+    with pytest.raises((GeminiAPICallError, AllKeysExhaustedError)) as caught:
+        await client.generate_content("hi", MODEL)
+    assert [call.error for call in ear.calls] == [error] == [caught.value.kind]
+    assert caught.value.request_id == ear.calls[0].request_id
+
+
+async def test_several_observers_hear_the_same_in_order(clock: VirtualClock) -> None:
+    first, second = Ear(), Ear()
+    client, _ = scripted([said()], clock, observers=[first, second])
+    await client.generate_content("hi", MODEL)
+    assert first.calls == second.calls
+    assert first.attempts == second.attempts
+    Observers().call(first.calls[0])  # with none it is silent
+
+
+async def test_the_log_tells_levels_apart(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("observed")
+    client, _ = scripted([said(), failure(400, "wrong")], clock, observers=[LogObserver(logger)])
+    caplog.set_level(logging.DEBUG, logger="observed")
+    await client.generate_content("hi", MODEL)
+    with pytest.raises(GeminiAPICallError):
+        await client.generate_content("hi", MODEL)
+    levels = [record.levelno for record in caplog.records if record.name == "observed"]
+    assert levels == [logging.DEBUG, logging.DEBUG, logging.INFO, logging.WARNING]
