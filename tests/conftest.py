@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +29,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def clock() -> VirtualClock:
     """The virtual clock this test's loop runs on."""
     return VirtualClock()
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the environment of whoever runs the tests must not decide them."""
+    for name in list(os.environ):  # noqa: TID251 - to clear it
+        if name.startswith(("GEMINI_", "GOOGLE_", "HEADGATE_")):
+            monkeypatch.delenv(name)
 
 
 class _Sink(logging.Handler):

@@ -107,7 +107,7 @@ async def test_s1_17_all_keys_exhausted_says_what_why_and_what_to_do(clock: Virt
     client, _ = scripted([quota("Minute", "26s")], clock, 2, max_wait_seconds=0)
     with pytest.raises(AllKeysExhaustedError) as caught:
         await client.generate_content("hi", MODEL)
-    for part in ("2 usable key(s) of 2", MODEL, "26 s", "k1", "max_wait_seconds"):
+    for part in ("All 2 keys", MODEL, "26 s", "k1", "max_wait_seconds"):
         assert part in caught.value.message
 
 
@@ -198,10 +198,27 @@ async def test_s1_35_quota_exceeded_is_what_one_key_met(clock: VirtualClock) -> 
     )
     with pytest.raises(AllKeysExhaustedError) as caught:
         await client.generate_content("hi", MODEL)
-    assert "1 usable key(s) of 2" in caught.value.message
+    assert "The only usable key" in caught.value.message
+    assert "of 2" in caught.value.message
     assert caught.value.total_keys == 2
     assert caught.value.retry_after == pytest.approx(99)
-    assert isinstance(caught.value.__cause__, QuotaExceededError | None)
+    cause = caught.value.__cause__
+    assert isinstance(cause, QuotaExceededError)
+    assert cause.key_name == "k0", "the dead key is no reason of the exhaustion"
+    with pytest.raises(AllKeysExhaustedError) as caught:
+        await client.generate_content("hi", MODEL)
+    assert caught.value.__cause__ is None, "this call met no refusal of its own"
+
+
+async def test_s1_35_a_dead_key_beside_a_parked_one_is_not_called_a_quota_error(
+    clock: VirtualClock,
+) -> None:
+    client, _ = scripted([bad_key()], clock, 2, max_wait_seconds=0)
+    client.key_manager.mark_quota_exceeded(client.key_manager.keys[0], retry_after=50)
+    with pytest.raises(AllKeysExhaustedError) as caught:
+        await client.generate_content("hi", MODEL)
+    assert caught.value.retry_after == pytest.approx(50)
+    assert not isinstance(caught.value.__cause__, QuotaExceededError)
 
 
 async def test_s1_34_an_embedding_without_a_vector_is_a_typed_error(clock: VirtualClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from contextlib import aclosing
 from mimetypes import guess_extension
 from pathlib import Path
@@ -148,18 +149,18 @@ async def _stream(
     client: ResilientGeminiClient, question: str, model: str | None, options: dict[str, object]
 ) -> None:
     last = ""
-    async with client, aclosing(client.generate_content_stream(question, model, **options)) as pieces:
+    media: list[Blob] = []
+    async with client, aclosing(client.generate_reply_stream(question, model, **options)) as pieces:
         try:
-            async for text in pieces:
-                screen.piece(text)
-                last = text
+            async for chunk in pieces:
+                media += chunk.blobs
+                if chunk.text:
+                    screen.piece(chunk.text)
+                    last = chunk.text
         finally:
             if last and not last.endswith("\n"):  # what follows starts on a line of its own
                 screen.piece("\n")
-    if not last:
-        screen.note(
-            "The answer holds no text. If the model makes pictures, ask again with --output FILE."
-        )
+    _tell_of(media)
 
 
 def _print_reply(reply: GeminiReply, output: Path | None, *, as_json: bool) -> None:
@@ -168,15 +169,19 @@ def _print_reply(reply: GeminiReply, output: Path | None, *, as_json: bool) -> N
     elif reply.text:
         screen.data(reply.text.removesuffix("\n"))
     if output is None:
-        for blob in reply.media:
-            screen.note(
-                f"The answer holds {blob.mime_type}, {len(blob.data)} bytes: --output FILE saves it."
-            )
+        _tell_of(reply.media)
         return
     if not reply.media:
         screen.note("The answer holds no picture or other file: nothing was saved.")
     for number, blob in enumerate(reply.media, start=1):
         _save(blob, output if number == 1 else output.with_stem(f"{output.stem}-{number}"))
+
+
+def _tell_of(media: Iterable[Blob]) -> None:
+    for blob in media:
+        screen.note(
+            f"The answer holds {blob.mime_type}, {len(blob.data)} bytes: --output FILE saves it."
+        )
 
 
 def _save(blob: Blob, path: Path) -> None:

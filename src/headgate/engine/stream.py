@@ -81,9 +81,14 @@ class ReplyStream:
             return item
         outcome = self._safe(item)
         await self._end(outcome)
+        sentence = (
+            f"The stream broke off: {outcome.message} What came before it is incomplete; ask again."
+        )
+        if outcome.kind is Kind.BLOCKED:
+            sentence = f"{outcome.message} Change the prompt; sending it again will not help."
         raise UpstreamError(
             outcome,
-            f"The stream broke off: {outcome.message} What came before it is incomplete; ask again.",
+            sentence,
             key_name=self._key_name,
             request_id=self._request_id,
         )

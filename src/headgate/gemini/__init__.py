@@ -6,7 +6,7 @@
 The tutorial is docs/tutorial/first-answer.md, the reference docs/reference/gemini.md.
 """
 
-from headgate.core.call import Blob, Usage
+from headgate.core.call import Blob, Chunk, Usage
 from headgate.gemini.client import GeminiReply, ResilientGeminiClient
 from headgate.gemini.errors import (
     AllKeysExhaustedError,
@@ -23,6 +23,7 @@ __all__ = [
     "ApiKeyConfig",
     "ApiKeyMetrics",
     "Blob",
+    "Chunk",
     "GeminiAPICallError",
     "GeminiKeyManager",
     "GeminiKeyRotationError",

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Self, cast
 
-from headgate.core.call import Blob, Call, Operation, Reply, Usage
+from headgate.core.call import Blob, Call, Chunk, Operation, Reply, Usage
 from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock, Observer, Transport
 from headgate.engine.stream import ReplyStream
@@ -72,6 +73,7 @@ class ResilientGeminiClient:
         transport: what sends; the default is HTTP.
         clock: where time comes from; the default is the machine's clock.
         observers: hear every attempt, wait and call.
+        environ: where settings are read from; the default is the process environment.
 
     Raises:
         NoValidKeysError: no key is configured.
@@ -91,6 +93,7 @@ class ResilientGeminiClient:
         transport: Transport | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         arguments = {
             "rotation_enabled": rotation_enabled,
@@ -100,7 +103,8 @@ class ResilientGeminiClient:
             "base_url": base_url,
         }
         with accepted_errors():
-            settings = load_gemini(arguments, keys=None if keys is None else as_keys(keys))
+            given = None if keys is None else as_keys(keys)
+            settings = load_gemini(arguments, keys=given, environ=environ)
         self._settings = settings
         self._clock = clock or SystemClock()
         self._engine = build_gemini(
@@ -181,18 +185,26 @@ class ResilientGeminiClient:
         Rotation and retries happen until the first piece; a failure after it raises
         `GeminiAPICallError`. Leaving the loop early gives everything back.
         """
+        return _texts(self.generate_reply_stream(prompt, model, **kwargs))
+
+    def generate_reply_stream(
+        self, prompt: Prompt, model: str | None = None, **kwargs: object
+    ) -> AsyncGenerator[Chunk]:
+        """As `generate_content_stream`, with media, usage and finish reason: a `Chunk` a piece.
+
+        `usage` is cumulative, so the last one that is not None counts for the whole answer.
+        """
         with accepted_errors():
             call = self._generate_call(Operation.STREAM, prompt, model, kwargs)
         return self._stream(call)
 
-    async def _stream(self, call: Call) -> AsyncGenerator[str]:
+    async def _stream(self, call: Call) -> AsyncGenerator[Chunk]:
         with accepted_errors():
             answer, _ = await self._engine.pipeline.run(call)
             stream = cast("ReplyStream", answer)
             try:
                 async for chunk in stream:
-                    if chunk.text:
-                        yield chunk.text
+                    yield chunk
             finally:
                 await stream.aclose()
         if stream.finish_reason == "MAX_TOKENS":
@@ -338,6 +350,13 @@ class ResilientGeminiClient:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+async def _texts(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[str]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.text:
+                yield chunk.text
 
 
 def _seconds(value: object, name: str, *, least: float) -> float | None:

@@ -167,7 +167,7 @@ def _exhausted(error: QuotaExhaustedError) -> AllKeysExhaustedError:
 
 def _refusal(error: QuotaExhaustedError) -> QuotaExceededError | None:
     cause = error.__cause__
-    if not isinstance(cause, UpstreamError):
+    if not isinstance(cause, UpstreamError) or not cause.outcome.rule.is_quota:
         return None
     return QuotaExceededError(
         cause.message,

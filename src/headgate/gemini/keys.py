@@ -22,6 +22,7 @@ from headgate.gemini.errors import AllKeysExhaustedError, accepted_errors
 from headgate.policy.keyring import KeyRing
 from headgate.policy.leases import KeyState, Lease
 from headgate.policy.redaction import redact
+from headgate.providers.gemini_errors import speaks_of_quota
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.keys import parse_keys
 
@@ -333,7 +334,8 @@ def _as_outcome(outcome: Outcome | BaseException | None, secret: str) -> Outcome
     if isinstance(outcome, Outcome):
         return structs.replace(outcome, message=redact(outcome.message, secret))
     message = redact(str(outcome) or type(outcome).__name__, secret)
-    quota = isinstance(outcome, HeadgateError) and outcome.kind == "quota"
+    # Of someone else's exception the words are all there is.
+    quota = outcome.kind == "quota" if isinstance(outcome, HeadgateError) else speaks_of_quota(message)
     return Outcome(Kind.QUOTA_UNKNOWN if quota else Kind.SERVER, message)
 
 

@@ -10,7 +10,7 @@ import base64
 import re
 from urllib.parse import quote
 
-__all__ = ["mask", "redact"]
+__all__ = ["mask", "one_line", "redact"]
 
 MASK = "[key]"
 
@@ -25,6 +25,11 @@ _FRAGMENT = 12
 def mask(secret: str) -> str:
     """A name for a secret that cannot be used: its last four characters, if it is long enough."""
     return f"…{secret[-4:]}" if len(secret) >= 20 else "…"
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, without control characters: what an upstream says cannot forge a log line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def redact(text: str, *secrets: str, limit: int = 500) -> str:

@@ -64,25 +64,26 @@ _BLOCKED_STOPS = frozenset(
 )  # fmt: skip
 
 
+# What may be left out may also be null: proxies write it so.
 class _InlineData(msgspec.Struct, rename="camel"):
     mime_type: str = ""
     data: str = ""
 
 
 class _WirePart(msgspec.Struct, rename="camel"):
-    text: str = ""
-    thought: bool = False
+    text: str | None = None
+    thought: bool | None = None
     inline_data: _InlineData | None = None
 
 
 class _Content(msgspec.Struct):
-    parts: list[_WirePart] = []
+    parts: list[_WirePart] | None = None
 
 
 class _Candidate(msgspec.Struct, rename="camel"):
-    content: _Content = msgspec.field(default_factory=_Content)
+    content: _Content | None = None
     finish_reason: str | None = None
-    finish_message: str = ""
+    finish_message: str | None = None
 
 
 class _Feedback(msgspec.Struct, rename="camel"):
@@ -90,18 +91,18 @@ class _Feedback(msgspec.Struct, rename="camel"):
 
 
 class _UsageMetadata(msgspec.Struct, rename="camel"):
-    prompt_token_count: int = 0
-    candidates_token_count: int = 0
-    thoughts_token_count: int = 0
-    cached_content_token_count: int = 0
-    tool_use_prompt_token_count: int = 0
+    prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
 
 
 class _Generated(msgspec.Struct, rename="camel"):
-    candidates: list[_Candidate] = []
+    candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
     usage_metadata: _UsageMetadata | None = None
-    model_version: str = ""
+    model_version: str | None = None
     error: msgspec.Raw | None = None
 
 
@@ -179,6 +180,8 @@ class GeminiProvider:
         stopped, empty, usage = False, True, Usage()
         try:
             async for event in events:
+                if event.data == b"[DONE]":
+                    continue  # not Gemini's, but proxies add it after the end
                 item = _read_event(event)
                 if isinstance(item, Outcome):
                     yield item
@@ -247,7 +250,7 @@ def _read_event(event: Event) -> Chunk | Outcome:
     candidate = generated.candidates[0] if generated.candidates else _Candidate()
     text, blobs = _contents(candidate)
     usage = None if generated.usage_metadata is None else _usage(generated.usage_metadata)
-    return Chunk(text, blobs, candidate.finish_reason, usage, generated.model_version)
+    return Chunk(text, blobs, candidate.finish_reason, usage, generated.model_version or "")
 
 
 def _generate_reply(generated: _Generated) -> Reply | Outcome:
@@ -271,7 +274,7 @@ def _generate_reply(generated: _Generated) -> Reply | Outcome:
         blobs=blobs,
         finish_reason=candidate.finish_reason,
         usage=usage,
-        model=generated.model_version,
+        model=generated.model_version or "",
     )
 
 
@@ -283,7 +286,8 @@ def _embed_reply(embedded: _Embedded, model: str) -> Reply | Outcome:
 
 
 def _contents(candidate: _Candidate) -> tuple[str, tuple[Blob, ...]]:
-    parts = [part for part in candidate.content.parts if not part.thought]
+    content = candidate.content or _Content()
+    parts = [part for part in content.parts or () if not part.thought]
     blobs = []
     for part in parts:
         if part.inline_data is not None:
@@ -291,7 +295,7 @@ def _contents(candidate: _Candidate) -> tuple[str, tuple[Blob, ...]]:
                 blobs.append(Blob(part.inline_data.mime_type, b64decode(part.inline_data.data)))
             except Base64Error as error:
                 raise msgspec.DecodeError("inline data is not base64") from error
-    return "".join(part.text for part in parts), tuple(blobs)
+    return "".join(part.text or "" for part in parts), tuple(blobs)
 
 
 def _blocked_prompt(generated: _Generated) -> Outcome | None:
@@ -302,7 +306,7 @@ def _blocked_prompt(generated: _Generated) -> Outcome | None:
     return Outcome(Kind.BLOCKED, f"The prompt was blocked: {feedback.block_reason}.", 200, usage=usage)
 
 
-def _withheld(finish_reason: str | None, message: str, usage: Usage) -> Outcome | None:
+def _withheld(finish_reason: str | None, message: str | None, usage: Usage) -> Outcome | None:
     if finish_reason not in _BLOCKED_STOPS:
         return None
     why = f" ({message})" if message else ""
@@ -321,9 +325,9 @@ def _usage(wire: _UsageMetadata | None) -> Usage:
     if wire is None:
         return Usage()
     return Usage(
-        prompt=max(0, wire.prompt_token_count),
-        output=max(0, wire.candidates_token_count),
-        thoughts=max(0, wire.thoughts_token_count),
-        cached=max(0, wire.cached_content_token_count),
-        tool_prompt=max(0, wire.tool_use_prompt_token_count),
+        prompt=max(0, wire.prompt_token_count or 0),
+        output=max(0, wire.candidates_token_count or 0),
+        thoughts=max(0, wire.thoughts_token_count or 0),
+        cached=max(0, wire.cached_content_token_count or 0),
+        tool_prompt=max(0, wire.tool_use_prompt_token_count or 0),
     )

@@ -15,7 +15,7 @@ import msgspec
 
 from headgate.core.outcome import Kind, Outcome
 
-__all__ = ["classify", "classify_body"]
+__all__ = ["classify", "classify_body", "speaks_of_quota"]
 
 
 class _Violation(msgspec.Struct, rename="camel"):
@@ -96,6 +96,11 @@ def classify_body(body: bytes) -> Outcome | None:
     """The outcome of an error that came inside a 200, or None if the body is no error."""
     error = _parse(body)
     return None if error is None else _typed(error, error.code or 500, None)
+
+
+def speaks_of_quota(text: str) -> bool:
+    """Whether the words of an error without structure name quota as the reason (S1-36)."""
+    return _QUOTA_WORDS.search(text) is not None
 
 
 def _parse(body: bytes) -> _Error | None:
@@ -206,7 +211,7 @@ def _untyped(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     text = " ".join(body[:2000].decode("utf-8", "replace").split())
     hint = _header_hint(headers)
     what = f"HTTP {status}, not in the API's form: {text[:200] or 'no body'}"
-    if status == 429 or _QUOTA_WORDS.search(text):
+    if status == 429 or speaks_of_quota(text):
         return Outcome(Kind.QUOTA_UNKNOWN, what, status, hint)
     if status >= 500:
         return Outcome(Kind.SERVER, what, status, hint)

@@ -34,14 +34,14 @@ class Bridge:
                 self._worker = _Worker()
                 # At exit, or when the bridge is dropped: the loop ends in order, so connections close.
                 self._finalizer = weakref.finalize(self, self._worker.stop)
-            worker = self._worker
-        if worker.is_current():
-            coroutine.close()
-            raise RuntimeError(
-                "a synchronous call was made from inside one (an observer?), where it would wait for "
-                "itself; use the asynchronous call there"
-            )
-        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, worker.loop)
+            if self._worker.is_current():
+                coroutine.close()
+                raise RuntimeError(
+                    "a synchronous call was made from inside one (an observer?), where it would "
+                    "wait for itself; use the asynchronous call there"
+                )
+            # Handed over under the lock: `stop` cannot come between the choice of a loop and its use.
+            future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._worker.loop)
         try:
             return future.result()
         except BaseException:

@@ -63,7 +63,7 @@ def _entry(entry: str, position: int, source: str) -> Key:
         )
     name, project = [*rest, "", ""][:2]
     name = name or f"key_{position}"
-    if value in (name, project):
+    if value in (name, project) or redact(name) != name or redact(project) != project:
         raise KeyFormatError(
             f"{source}: entry {position} uses the key as a name; names are shown and logged.",
             position=position,

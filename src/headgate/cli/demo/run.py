@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -86,7 +87,8 @@ async def perform(size: int, concurrency: int, *, moving: bool) -> Result:
     async with Emulator(configured, clock=clock) as upstream:
         world.arrange(upstream)
         watch = Watch(clock, clock.monotonic())
-        # Everything is given, so that the settings of whoever tries this do not matter.
+        # Nothing is read from the environment or a file: the settings of whoever tries this, right or
+        # wrong, do not matter.
         client = ResilientGeminiClient(
             rotation_enabled=True,
             backoff_seconds=60,
@@ -95,6 +97,7 @@ async def perform(size: int, concurrency: int, *, moving: bool) -> Result:
             max_wait_seconds=_MAX_WAIT,
             base_url=upstream.base_url,
             observers=[watch],
+            environ={"HEADGATE_CONFIG": os.devnull},
         )
         async with client:
             with _Stage(watch, client, len(prompts), moving=moving) as stage:

@@ -90,7 +90,8 @@ class Attempt:
 
     def _rotate(self, passage: Passage, outcome: Outcome) -> None:
         assert passage.lease is not None  # noqa: S101 - an attempt was made
-        passage.refusal = (passage.lease.key.name, outcome)
+        if outcome.rule.is_quota or passage.refusal is None or not passage.refusal[1].rule.is_quota:
+            passage.refusal = (passage.lease.key.name, outcome)  # a dead key explains no exhaustion
         passage.prefer = None
         passage.rotations += 1
         if outcome.rule.booking in (Booking.PARK_MODEL, Booking.PARK_DOMAIN):
@@ -162,10 +163,9 @@ class Attempt:
 
     def _exhausted(self, passage: Passage, unready: Unready, wait: float) -> NoReturn:
         error = QuotaExhaustedError(
-            f"All {unready.cooling} usable key(s) of {self._total_keys} are out of quota for "
-            f"{passage.model}; the first recovers in {wait:.0f} s.{self._last_words(passage)} "
-            "Wait that long, allow a longer wait (max_wait_seconds or timeout), or add a key of "
-            "another project.",
+            f"{_count(unready.cooling, self._total_keys)} out of quota for {passage.model}; the first "
+            f"recovers in {wait:.0f} s.{self._last_words(passage)} Wait that long, allow a longer wait "
+            "(max_wait_seconds or timeout), or add a key of another project.",
             total_keys=self._total_keys,
             retry_after=wait,
             request_id=passage.call.request_id,
@@ -196,6 +196,12 @@ class Attempt:
             raise error
         name, outcome = passage.refusal
         raise error from UpstreamError(outcome, key_name=name, request_id=passage.call.request_id)
+
+
+def _count(usable: int, total: int) -> str:
+    if usable == 1:
+        return "The only key is" if total == 1 else f"The only usable key of {total} is"
+    return f"All {total} keys are" if usable == total else f"All {usable} usable keys of {total} are"
 
 
 def _sentence(text: str) -> str:

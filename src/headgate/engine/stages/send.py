@@ -14,7 +14,7 @@ from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Exchange, Provider, Transport, TransportError
 from headgate.engine.passage import Answer, AttemptFailed, Onward, Passage
 from headgate.engine.stream import ReplyStream
-from headgate.policy.redaction import redact
+from headgate.policy.redaction import one_line, redact
 
 __all__ = ["Send"]
 
@@ -74,4 +74,4 @@ class Send:
 
 
 def _safe(outcome: Outcome, key: Key) -> Outcome:
-    return structs.replace(outcome, message=redact(outcome.message, key.value))
+    return structs.replace(outcome, message=one_line(redact(outcome.message, key.value)))
