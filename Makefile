@@ -7,10 +7,10 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types walls tests bench format lock clean
+.PHONY: help demo test lint types walls tests bench mutants scoreboard format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/run.stamp ## see it work: 120 prompts through six keys of an emulated Gemini, under a minute
 	@$(BIN)/headgate demo
@@ -32,6 +32,12 @@ tests: $(VENV)/dev.stamp ## pytest alone
 
 bench: $(VENV)/dev.stamp ## the micro benchmarks; writes bench/results
 	$(BIN)/python -m bench.micro
+
+mutants: $(VENV)/dev.stamp ## break the ledger on purpose, one fault at a time: every fault must be caught
+	$(BIN)/python -m tests.mutants.run
+
+scoreboard: $(VENV)/dev.stamp ## quotas used and refusals drawn, against other routers; takes some minutes
+	$(BIN)/python -m bench.quota
 
 format: $(VENV)/dev.stamp ## write the code as `make lint` wants it
 	$(BIN)/ruff format .

@@ -6,9 +6,11 @@ import inspect
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from headgate.core.errors import HeadgateError
 from headgate.testing import VirtualClock
 
 CANARY = "CANARY"
@@ -35,7 +37,7 @@ def clock() -> VirtualClock:
 def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in the environment of whoever runs the tests must not decide them."""
     for name in list(os.environ):  # noqa: TID251 - to clear it
-        if name.startswith(("GEMINI_", "GOOGLE_", "HEADGATE_")):
+        if name.startswith(("ANTHROPIC_", "GEMINI_", "GOOGLE_", "HEADGATE_")):
             monkeypatch.delenv(name)
 
 
@@ -61,6 +63,22 @@ def no_key_in_logs() -> Iterator[None]:
     root.removeHandler(sink)
     root.setLevel(level)
     assert not sink.leaks, f"a key was logged by {sink.leaks}"
+
+
+@pytest.fixture(autouse=True)
+def no_key_in_errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which any error of ours, raised or not, was given a canary key to say."""
+    leaks: list[str] = []
+    made = HeadgateError.__init__
+
+    def noted(self: HeadgateError, message: str, **details: Any) -> None:
+        if CANARY in message:
+            leaks.append(type(self).__name__)
+        made(self, message, **details)
+
+    monkeypatch.setattr(HeadgateError, "__init__", noted)
+    yield
+    assert not leaks, f"a key stands in {leaks}"
 
 
 @pytest.hookimpl(wrapper=True)

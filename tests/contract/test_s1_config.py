@@ -89,6 +89,12 @@ def test_s1_22_the_third_field_is_the_project(env: Any) -> None:
         (f"{A}|{A}", 1),
         (f"{A}|a|{A}", 1),
         (f"a|{A}", 1),  # key and name the wrong way round
+        ("CANARY-one|a,CANARY-two|CANARY-one", 2),  # a name that is another entry's key
+        ("CANARY-one|a||", 1),
+        ("CANARY-one|CANARY-3,CANARY-two|CANARY-3,CANARY-3|c", 2),
+        ("CANARY-one|a|CANARY-two,CANARY-two|b", 1),
+        ("CANARY-one|CANARY-two,CANARY-two|CANARY-two", 2),
+        ("CANARY-two|b,CANARY-one|CANARY-two,CANARY-three|CANARY-two", 3),
     ],
 )
 def test_s1_22_a_malformed_list_names_the_position_and_never_the_key(

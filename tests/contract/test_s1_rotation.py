@@ -177,6 +177,22 @@ async def test_s1_13_a_deadline_is_the_bound_where_there_is_one(
         assert clock.monotonic() == 0
 
 
+@pytest.mark.parametrize(
+    ("timeout", "wait", "waits"), [(100, 30, True), (100, 29, False), (29, 100, False), (100, 0, False)]
+)
+async def test_s1_13_of_a_deadline_and_a_bound_the_smaller_counts(
+    timeout: float, wait: float, waits: bool, clock: VirtualClock
+) -> None:
+    client, _ = scripted([quota("Minute", "30s"), said()], clock)
+    call = client.generate_content("hi", timeout=timeout, max_wait_seconds=wait)
+    if waits:
+        assert await call == "fine"
+    else:
+        with pytest.raises(AllKeysExhaustedError):
+            await call
+        assert clock.monotonic() == 0
+
+
 async def test_s1_13_such_a_wait_uses_one_retry(clock: VirtualClock) -> None:
     """The pitfall of unbounded waiting: refused again and again, the call ends with its retries."""
     client, transport = scripted([quota("Minute", "10s")], clock, max_retries=3)

@@ -176,6 +176,17 @@ async def test_s1_02_marking_uses_the_backoff_unless_told_otherwise(clock: Virtu
     assert first.is_active
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -1, 1e12])
+def test_s1_02_a_cool_down_without_an_end_is_refused_and_the_status_stays_readable(
+    seconds: float, clock: VirtualClock
+) -> None:
+    manager = GeminiKeyManager(keys(1), clock=clock)
+    with pytest.raises(ValueError, match="retry_after takes seconds"):
+        manager.mark_quota_exceeded(manager.keys[0], seconds)
+    assert manager.get_metrics()["active_keys"] == 1
+    assert "ACTIVE" in manager.get_status_summary()
+
+
 async def test_s1_02_the_managers_refusal_says_when_a_key_recovers(clock: VirtualClock) -> None:
     manager = GeminiKeyManager(keys(2), clock=clock)
     for config in manager.keys:

@@ -289,6 +289,19 @@ async def test_closing_a_transport_is_idempotent_and_not_the_end(
         assert await fetch(case.transport, case.url) == (200, WHOLE)
 
 
+@every
+async def test_events_left_early_leave_no_task_to_anyone(kind: str, clock: VirtualClock) -> None:
+    async with situation(kind, "events", clock) as case:
+        exchange = await case.open(streaming=True)
+        before = asyncio.all_tasks()
+        events = exchange.events()
+        assert (await anext(events)).data == b"one"
+        await events.aclose()
+        await asyncio.sleep(0)  # noqa: TID251 - yields to the loop, no time passes
+        assert asyncio.all_tasks() == before
+        await exchange.aclose()
+
+
 # ── the real one against servers that misbehave ─────────────────────────────────────────────────
 
 LIES: dict[str, tuple[Script, Kind]] = {

@@ -30,7 +30,7 @@ REFERENCE = DOCS / "reference" / "configuration.md"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 LANGUAGES = {"python", "toml", "console", "sh", "text", "json", "yaml", "promql", "dockerfile"}
-OTHERS_VARIABLES = {"GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL"}  # of Google's SDK
+OTHERS_VARIABLES = {"GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "ANTHROPIC_BASE_URL"}  # of the SDKs
 LONGEST_SCRIPT = 30.0  # seconds; a page that needs more is no quick example
 NOT_RUN = re.compile(r"^headgate (demo|emulator|emulate|serve)\b(?!.*--help)")  # long, or for ever
 
@@ -39,7 +39,7 @@ KEYS = {
     "backup-1": ("beta", "CANARY-docs-second-key-0123456789"),
 }
 
-VARIABLE = re.compile(r"\b(?:GEMINI_[A-Z_0-9]+|HEADGATE_[A-Z_]+)\b")
+VARIABLE = re.compile(r"\b(?:ANTHROPIC_[A-Z_0-9]+|GEMINI_[A-Z_0-9]+|HEADGATE_[A-Z_]+)\b")
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$",
     re.MULTILINE | re.DOTALL,
@@ -200,6 +200,9 @@ def test_the_page_runs(page: Path, environment: dict[str, str], tmp_path: Path) 
     for fence in fences(page):
         if fence.language == "console":
             for line in fence.code.splitlines():
+                assert not line.startswith("headgate "), (
+                    "without `$ ` it looks like output, and is not run"
+                )
                 command = line.removeprefix("$ ")
                 if line.startswith("$ headgate") and not NOT_RUN.match(command):
                     run(command, ["sh", "-c", command], folder, environment)

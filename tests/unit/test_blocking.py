@@ -76,6 +76,26 @@ def test_leaving_a_generator_early_closes_it(bridge: Bridge) -> None:
     assert closed == [True]
 
 
+def test_a_dropped_generator_is_closed_and_nobody_waits_for_that(bridge: Bridge) -> None:
+    """It may be dropped by a garbage collection in a thread that holds what closing it needs."""
+    released, closed, in_time = threading.Event(), threading.Event(), []
+
+    async def held_up() -> AsyncGenerator[int]:
+        try:
+            yield 0
+            yield 1
+        finally:
+            in_time.append(released.wait(10))
+            closed.set()
+
+    items = bridge.iterate(held_up())
+    assert next(items) == 0
+    del items
+    released.set()
+    assert closed.wait(10)
+    assert in_time == [True]
+
+
 def test_an_error_in_the_loop_body_closes_it_too(bridge: Bridge) -> None:
     closed: list[bool] = []
     items = bridge.iterate(counting(closed, 1000))
@@ -139,6 +159,16 @@ def test_stopping_ends_the_thread_and_a_later_call_starts_anew() -> None:
     assert bridge.run(value()) == 7
     bridge.stop()
     assert threads() == before
+
+
+def test_a_generator_left_after_the_end_of_the_bridge_starts_no_thread() -> None:
+    bridge, closed = Bridge(), []
+    items = bridge.iterate(counting(closed, 1000))
+    assert next(items) == 0
+    bridge.stop()
+    assert closed == [True]
+    items.close()  # type: ignore[attr-defined]
+    assert not bridge.running
 
 
 def test_stopping_cancels_what_still_runs() -> None:

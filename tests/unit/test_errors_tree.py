@@ -9,7 +9,9 @@ import pkgutil
 import pytest
 
 import headgate.gemini.errors
+from headgate.claude.errors import ClaudeError, ClaudeQuotaError
 from headgate.core import errors as core
+from headgate.core.buckets import RateLimitExceeded
 from headgate.core.errors import HeadgateError, UpstreamError
 from headgate.core.outcome import RULES, Booking, Kind, Next, Outcome
 from headgate.engine.stages import attempt
@@ -32,7 +34,11 @@ def make(kind: type[HeadgateError]) -> HeadgateError:
         return kind("wrong", position=3)
     if issubclass(kind, core.QuotaExhaustedError | AllKeysExhaustedError):
         return kind("none left", total_keys=4, retry_after=7.0, request_id="r1")
-    if issubclass(kind, GeminiAPICallError):
+    if issubclass(kind, RateLimitExceeded):
+        return kind(7)
+    if issubclass(kind, ClaudeQuotaError):
+        return kind("none left", original_error=make(core.QuotaExhaustedError))
+    if issubclass(kind, GeminiAPICallError | ClaudeError):
         return kind("failed", original_error=upstream)
     return kind("it broke", kind="special", retry_after=1.0, request_id="r1")
 

@@ -171,6 +171,33 @@ def test_without_details_the_message_decides(
     assert (outcome.kind, outcome.retry_after, outcome.quota_model) == (kind, hint, family)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "API key not valid. Please pass a valid API key."),
+        (400, 'Invalid value at "generation_config": "API key expired"'),
+        (403, 'You may not use "Your API key was reported as leaked" here.'),
+        (404, "models/has been suspended is not found"),
+        (500, "Requests to this API … are blocked."),
+    ],
+)
+def test_words_alone_disable_no_key_where_a_caller_may_have_written_them(
+    status: int, message: str
+) -> None:
+    body = json.dumps({"error": {"code": status, "message": message}}).encode()
+    assert classify(status, {}, body).kind is not Kind.BAD_KEY
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, Kind.PROTOCOL), (429, Kind.QUOTA_UNKNOWN), (500, Kind.SERVER)]
+)
+def test_a_body_nested_without_end_is_judged_by_its_status(status: int, kind: Kind) -> None:
+    endless = b"[" * 100_000 + b"]" * 100_000
+    body = b'{"error": {"code": 500, "message": "m", "details": [%b]}}' % endless
+    assert classify(status, {}, body).kind is kind
+    assert classify_body(body) is None
+
+
 def test_of_several_violations_the_longest_wait_counts() -> None:
     violations = [
         {"quotaId": "GenerateRequestsPerMinutePerProjectPerModel", "quotaValue": "10"},

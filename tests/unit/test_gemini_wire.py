@@ -157,6 +157,25 @@ def test_an_option_that_is_no_json_is_refused_by_name() -> None:
         PROVIDER.write(Call(Operation.GENERATE, "m", ("hi",), {"temperature": object()}), "m")
 
 
+def test_an_option_that_holds_itself_is_refused() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(InvalidCallError, match="JSON"):
+        PROVIDER.write(Call(Operation.GENERATE, "m", ("hi",), {"tools": endless}), "m")
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["a?b=c", "a#b", "../../v1/models/x", "tunedModels/x", "a b", "a\nb", "a%2f", "x:countTokens", "ü",
+     ".", ""],
+)  # fmt: skip
+@pytest.mark.parametrize("operation", Operation)
+def test_a_name_that_would_lead_elsewhere_is_no_models_name(operation: Operation, model: str) -> None:
+    with pytest.raises(InvalidCallError, match="not the name of a model") as caught:
+        PROVIDER.write(Call(operation, model, ("hi",)), model)
+    assert "\n" not in caught.value.message
+
+
 def test_the_key_is_a_header() -> None:
     secret = Key("k", "AIzaCANARY-one", "d")
     assert PROVIDER.credential(secret) == {"x-goog-api-key": "AIzaCANARY-one"}
@@ -306,16 +325,22 @@ def test_media_come_out_as_bytes() -> None:
     got = read(value)
     assert isinstance(got, Reply)
     assert (got.blobs, got.text) == ((Blob("image/png", b"\x89PNG"),), "caption")
-    value["candidates"][0]["content"]["parts"][0]["inlineData"]["data"] = "A"
-    broken = read(value)
-    assert isinstance(broken, Outcome)
-    assert broken.kind is Kind.PROTOCOL
+    for wrong in ("A", "é"):
+        value["candidates"][0]["content"]["parts"][0]["inlineData"]["data"] = wrong
+        broken = read(value)
+        assert isinstance(broken, Outcome)
+        assert broken.kind is Kind.PROTOCOL
+
+
+NESTED_WITHOUT_END = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b"null", b"7", b'{"candidates": []}', b"{}", b'{"candidates": 7}', b"\xff"],
-)
+    [b"", b"<html>", b"[]", b"null", b"7", b'{"candidates": []}', b"{}", b'{"candidates": 7}', b"\xff",
+     NESTED_WITHOUT_END],
+    ids=lambda body: repr(body[:20]),
+)  # fmt: skip
 @pytest.mark.parametrize("call", [GENERATE, EMBED], ids=["generate", "embed"])
 def test_what_is_no_answer_is_a_protocol_fault(body: bytes, call: Call) -> None:
     got = PROVIDER.read(call, body)

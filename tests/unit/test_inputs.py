@@ -105,7 +105,7 @@ def test_half_a_surrogate_pair_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [7, 1.5, object()])
 def test_wrong_types_are_type_errors(wrong: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a prompt is text"):
         prompt_parts(wrong)
     with pytest.raises(TypeError, match="images takes"):
         prompt_parts("hi", images=wrong)
@@ -139,9 +139,11 @@ def test_options_that_are_none_are_left_out_and_unknown_ones_are_not() -> None:
         embed_options({"task": 1})
 
 
-def test_a_config_that_is_no_dict_is_an_unknown_option() -> None:
-    with pytest.raises(TypeError, match="config"):
-        generate_options({"config": 7})
+@pytest.mark.parametrize("name", ["config", "generation_config"])
+def test_a_config_that_is_no_dict_is_refused_as_that_and_none_is_none_at_all(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} takes a dict .* got int"):
+        generate_options({name: 7})
+    assert generate_options({name: None, "top_p": 0.5}) == {"top_p": 0.5}
 
 
 def test_a_model_class_becomes_its_schema() -> None:

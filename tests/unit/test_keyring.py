@@ -50,6 +50,16 @@ def test_a_probe_that_succeeds_ends_the_parks_of_its_model_and_of_its_domain() -
     assert ring.states(HOUR + 3)[0].parks == {}
 
 
+@pytest.mark.parametrize("kind", [Kind.SERVER, Kind.OVERLOAD, Kind.CANCELLED])
+def test_a_probe_that_told_nothing_is_repeated_after_a_minute(kind: Kind) -> None:
+    ring = ring_of(1)
+    refuse(ring, take(ring, 0), 0)
+    probe = take(ring, HOUR + 1)
+    ring.book(probe, Outcome(kind), HOUR + 2, WALL)
+    assert not isinstance(ring.choose("m", HOUR + 30), Lease)
+    assert take(ring, HOUR + 63).probe
+
+
 def test_there_is_one_probe_an_hour_however_often_one_asks() -> None:
     ring = ring_of(1)
     refuse(ring, take(ring, 0), 0)
@@ -59,7 +69,7 @@ def test_there_is_one_probe_an_hour_however_often_one_asks() -> None:
         if isinstance(got, Lease):
             assert got.probe
             probes.append(got.taken)
-            ring.book(got, Outcome(Kind.SERVER), got.taken, WALL)
+            refuse(ring, got, got.taken)
     assert len(probes) == 4
     assert all(later - sooner >= HOUR for sooner, later in itertools.pairwise(probes))
 

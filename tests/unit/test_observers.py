@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import aclosing
 
 import pytest
-from tests.support import MODEL, Ear, broken_inside, failure, quota, said, scripted, stream
+from tests.support import MODEL, Ear, bad_key, broken_inside, failure, quota, said, scripted, stream
 
 from headgate.core.call import Operation
 from headgate.core.records import WaitFor
 from headgate.gemini import AllKeysExhaustedError, GeminiAPICallError
-from headgate.testing import VirtualClock
+from headgate.testing import Answer, Sent, VirtualClock
 from headgate.wiring.observers import LogObserver, Observers
 
 
@@ -59,7 +60,7 @@ async def test_a_streams_record_comes_at_its_end(clock: VirtualClock) -> None:
     ("answer", "error"),
     [
         (quota("Day"), "quota"),
-        (failure(400, "API key not valid."), "auth"),
+        (bad_key(), "auth"),
         (failure(400, "wrong"), "invalid"),
         (broken_inside(), "server"),
     ],
@@ -84,6 +85,41 @@ async def test_several_observers_hear_the_same_in_order(clock: VirtualClock) -> 
     assert first.calls == second.calls
     assert first.attempts == second.attempts
     Observers().call(first.calls[0])  # with none it is silent
+
+
+async def test_a_fault_of_ours_leaves_a_record_of_the_call_too(clock: VirtualClock) -> None:
+    def fail(_: Sent) -> Answer:
+        raise LookupError("a transport of somebody's own")
+
+    ear = Ear()
+    client, _ = scripted(fail, clock, observers=[ear])
+    with pytest.raises(LookupError):
+        await client.generate_content("hi", MODEL)
+    assert [call.error for call in ear.calls] == ["fault"]
+    assert len(ear.attempts) == 1
+
+
+async def test_a_reader_who_leaves_is_no_warning(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, _ = scripted([stream("a", "b", "c")], clock)
+    caplog.set_level(logging.DEBUG, logger="headgate.gemini")
+    async with aclosing(client.generate_content_stream("hi", MODEL)) as pieces:
+        assert await anext(pieces) == "a"
+    attempt, call = [record for record in caplog.records if record.name == "headgate.gemini"]
+    assert "cancelled" in call.getMessage()
+    assert attempt.levelno == call.levelno == logging.INFO
+
+
+async def test_a_callers_word_forges_no_line_of_the_log(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, _ = scripted([said()], clock)
+    with pytest.raises(GeminiAPICallError) as caught:
+        await client.generate_content("hi", "m\ncall 1: answered")
+    assert caught.value.kind == "invalid"
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "headgate.gemini"]
+    assert "\n" not in line + caught.value.message
 
 
 async def test_the_log_tells_levels_apart(

@@ -55,6 +55,16 @@ TABLE: dict[str, tuple[object, list[tuple[str, object]], list[str], str]] = {
         ["-0.1", "nan", "inf", "x"],
         "number of seconds",
     ),
+    "quota_rpm": (None, [("10", 10)], ["0", "1.5", "x"], "1 or more"),
+    "quota_tpm": (None, [("250000", 250000)], ["0", "x"], "1 or more"),
+    "quota_rpd": (None, [("20", 20)], ["-1", "x"], "1 or more"),
+    "quota_tpd": (None, [("1", 1)], ["0"], "1 or more"),
+    "quota_margin": (
+        1.0,
+        [("0.8", 0.8), ("1", 1.0)],
+        ["0", "1.1", "nan", "x"],
+        "a share above 0 and up to 1",
+    ),
     "connect_timeout_seconds": (10.0, [("2", 2.0)], ["0", "-1", "inf", "x"], "0.001 or more"),
     "attempt_timeout_seconds": (300.0, [("2.5", 2.5)], ["0", "x"], "0.001 or more"),
     "stream_idle_seconds": (120.0, [("2.5", 2.5)], ["0", "x"], "0.001 or more"),
@@ -217,6 +227,25 @@ def test_keys_may_stand_in_a_file_the_configuration_names(tmp_path: Path) -> Non
     assert settings.keys_origin == "gemini.keys_file"
     environ["GEMINI_API_KEYS"] = "AIzaCANARY-three|c"
     assert [key.name for key in load_gemini(environ=environ).keys] == ["c"]
+
+
+def test_a_file_that_is_not_needed_need_not_be_there(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    environ = write(tmp_path / "c.toml", f'[gemini]\nkeys_file = "{missing}"\n')
+    environ["GEMINI_API_KEYS"] = "AIzaCANARY-one|a"
+    assert [key.name for key in load_gemini(environ=environ).keys] == ["a"]
+    environ["GEMINI_API_KEYS_FILE"] = missing
+    assert [key.name for key in load_gemini(environ=environ).keys] == ["a"]
+
+
+def test_a_key_of_the_environment_comes_before_the_file_of_the_configuration(tmp_path: Path) -> None:
+    secrets = tmp_path / "keys"
+    secrets.write_text("AIzaCANARY-of-the-file|f", encoding="utf-8")
+    secrets.chmod(0o600)
+    environ = write(tmp_path / "c.toml", f'[gemini]\nkeys_file = "{secrets}"\n')
+    assert [key.name for key in load_gemini(environ=environ).keys] == ["f"]
+    environ["GOOGLE_API_KEY"] = "AIzaCANARY-of-the-environment"
+    assert [key.name for key in load_gemini(environ=environ).keys] == ["primary"]
 
 
 # ── keys ────────────────────────────────────────────────────────────────────────────────────────

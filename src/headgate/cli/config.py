@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from headgate.cli import screen
 from headgate.cli.doors import AsJson, guarded, stop
 from headgate.cli.exits import ExitCode
 from headgate.core.call import Key
-from headgate.core.errors import ConfigurationError
 from headgate.policy.models import ModelPolicy
 from headgate.policy.redaction import mask
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.presets import gemini_registry
-from headgate.wiring.settings import OPTIONS, GeminiSettings, Resolved, load_gemini
+from headgate.wiring.settings import Resolved, Survey, survey_gemini
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = ["check"]
-
-_NO_KEY = (Key("none", "none", "none"),)
-
-# A value for every option that is being left out of a check; any good one will do.
-_GOOD = {option.name: 1.0 if option.default is None else option.default for option in OPTIONS}
-
-ConfigFile = Annotated[Path | None, typer.Option(envvar="HEADGATE_CONFIG", hidden=True)]
-
-
-@dataclass(slots=True)
-class _Findings:
-    file: str | None
-    options: list[Resolved] = field(default_factory=list)
-    keys: tuple[Key, ...] = ()
-    keys_origin: str | None = None
-    problems: list[str] = field(default_factory=list)
-
-    def complain(self, problem: str) -> None:
-        if problem not in self.problems:  # a broken file breaks every option alike
-            self.problems.append(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +33,15 @@ class _ModelToday:
 
 
 @guarded
-def check(config_file: ConfigFile = None, as_json: AsJson = False) -> None:
+def check(as_json: AsJson = False) -> None:
     """Check every setting, show its value and where it came from; keys are masked."""
-    found = _look(config_file)
+    found = survey_gemini()
     today = datetime.fromtimestamp(SystemClock().wall(), UTC).date()
     dated = _model_data_date()
     models = _models_today(found, today)
     for name, model in models.items():
         if not model.allowed:
-            found.complain(
+            found.problems.append(
                 f"{name}: {model.warning} Name another, or set HEADGATE_MODEL_POLICY=successor."
             )
     if as_json:
@@ -78,34 +54,6 @@ def check(config_file: ConfigFile = None, as_json: AsJson = False) -> None:
         stop(ExitCode.CONFIGURATION)
 
 
-# ── looking ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _look(config_file: Path | None) -> _Findings:
-    path = config_file or Path("headgate.toml")
-    found = _Findings(str(path) if path.is_file() else None)
-    for option in OPTIONS:
-        # Alone among good values, so that one bad value does not hide the next.
-        others = {name: value for name, value in _GOOD.items() if name != option.name}
-        try:
-            settings = load_gemini(others, keys=_NO_KEY)
-        except ConfigurationError as error:
-            found.complain(error.message)
-        else:
-            found.options += [item for item in settings.resolved if item.option is option]
-    try:
-        settings = load_gemini(_GOOD)
-    except ConfigurationError as error:
-        found.complain(error.message)
-    else:
-        _take_keys(found, settings)
-    return found
-
-
-def _take_keys(found: _Findings, settings: GeminiSettings) -> None:
-    found.keys, found.keys_origin = settings.keys, settings.keys_origin
-
-
 def _model_data_date() -> date:
     text = files("headgate.wiring").joinpath("data/gemini-models.toml").read_text(encoding="utf-8")
     dated = tomllib.loads(text)["date"]
@@ -114,8 +62,8 @@ def _model_data_date() -> date:
     return dated
 
 
-def _models_today(found: _Findings, today: date) -> dict[str, _ModelToday]:
-    values = {item.option.name: item.value for item in found.options}
+def _models_today(found: Survey, today: date) -> dict[str, _ModelToday]:
+    values = {item.option.name: item.value for item in found.resolved}
     policy = values.get("model_policy")
     models: dict[str, _ModelToday] = {}
     for name in ("default_model", "embedding_model"):
@@ -130,7 +78,7 @@ def _models_today(found: _Findings, today: date) -> dict[str, _ModelToday]:
 
 
 def _shape(
-    found: _Findings, models: dict[str, _ModelToday], dated: date, today: date
+    found: Survey, models: dict[str, _ModelToday], dated: date, today: date
 ) -> dict[str, object]:
     return {
         "ok": not found.problems,
@@ -143,7 +91,7 @@ def _shape(
                 "origin": item.origin,
                 "meaning": item.option.meaning,
             }
-            for item in found.options
+            for item in found.resolved
         ],
         "keys": {
             "origin": found.keys_origin,
@@ -168,13 +116,13 @@ def _project(key: Key) -> str | None:
     return None if key.domain.startswith("key:") else key.domain
 
 
-def _show(found: _Findings, models: dict[str, _ModelToday], dated: date, today: date) -> None:
+def _show(found: Survey, models: dict[str, _ModelToday], dated: date, today: date) -> None:
     from rich.padding import Padding  # noqa: PLC0415 - `--json` does without it
     from rich.text import Text  # noqa: PLC0415 - likewise
 
     options = screen.table("setting", "value", "from")
     options.columns[2].no_wrap = True
-    for item in found.options:
+    for item in found.resolved:
         options.add_row(item.option.name, Text(_plain(item.value)), _origin(item))
     keys = screen.table("key", "project", "value")
     for key in found.keys:
@@ -188,7 +136,7 @@ def _show(found: _Findings, models: dict[str, _ModelToday], dated: date, today: 
     age = (today - dated).days
     lines.append(Text(f"Model data of {dated}, {screen.count(age, 'day')} old."))
     lines.append(Text(f"File: {found.file or 'none (headgate.toml is not here)'}."))
-    if found.options:
+    if found.resolved:
         screen.show(options, Text())
     if found.keys:
         screen.show(

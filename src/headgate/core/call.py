@@ -74,6 +74,7 @@ class Call:
         request_id: follows the call through logs, errors and records.
         deadline: monotonic seconds at which the caller stops waiting, or None.
         max_wait: longest wait for a key in seconds; the deadline bounds it too.
+        messages: a conversation in the upstream's own form, instead of `parts`.
     """
 
     operation: Operation
@@ -83,16 +84,24 @@ class Call:
     request_id: str = ""
     deadline: float | None = None
     max_wait: float = 0.0
+    messages: tuple[Mapping[str, object], ...] = field(default=(), repr=False)
 
 
 class Usage(Struct, frozen=True):
-    """Tokens one attempt used. Cached ones are part of the prompt; thoughts cost as output."""
+    """Tokens one attempt used. Thoughts cost as output; they are not in `output`.
+
+    `cached` (read from a cache) and `cache_write` (written to one) are parts of `prompt`, whatever
+    the upstream counts them as; `cache_write_long` is the part of `cache_write` that is kept for an
+    hour.
+    """
 
     prompt: int = 0
     output: int = 0
     thoughts: int = 0
     cached: int = 0
     tool_prompt: int = 0
+    cache_write: int = 0
+    cache_write_long: int = 0
 
     @property
     def total(self) -> int:
@@ -106,6 +115,8 @@ class Usage(Struct, frozen=True):
             self.thoughts + other.thoughts,
             self.cached + other.cached,
             self.tool_prompt + other.tool_prompt,
+            self.cache_write + other.cache_write,
+            self.cache_write_long + other.cache_write_long,
         )
 
 
@@ -119,6 +130,8 @@ class Reply(Struct, frozen=True):
         finish_reason: why the model stopped, in the upstream's words.
         usage: tokens used.
         model: the model version that answered.
+        content: the answer's blocks as the upstream sent them, where it answers in blocks.
+        upstream_id: what the upstream calls the answer.
     """
 
     text: str = ""
@@ -127,13 +140,19 @@ class Reply(Struct, frozen=True):
     finish_reason: str | None = None
     usage: Usage = Usage()
     model: str = ""
+    content: tuple[Mapping[str, object], ...] = ()
+    upstream_id: str = ""
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of a streamed answer. `usage` is cumulative: the last one counts."""
+    """A piece of a streamed answer. `usage` is cumulative: the last one counts.
+
+    `content` holds the blocks that this piece completed, where the upstream answers in blocks.
+    """
 
     text: str = ""
     blobs: tuple[Blob, ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
     model: str = ""
+    content: tuple[Mapping[str, object], ...] = ()

@@ -9,6 +9,7 @@
     ├── QuotaExhaustedError     every usable key waits for quota; `retry_after` says until when
     ├── NoUsableKeyError        no key may serve this model: disabled, or without access to it
     ├── DeadlineExceededError   the call's own deadline passed
+    ├── StoreError              the shared store did not answer in time, or not usefully
     ├── UpstreamError           the upstream refused or failed; `outcome` says how
     └── (doors)                 accepted names of each door, e.g. GeminiKeyRotationError
 
@@ -32,6 +33,7 @@ __all__ = [
     "NoKeysError",
     "NoUsableKeyError",
     "QuotaExhaustedError",
+    "StoreError",
     "UpstreamError",
 ]
 
@@ -159,6 +161,14 @@ class DeadlineExceededError(HeadgateError):
 
     default_kind = "timeout"
     http_status = 504
+    retryable = True
+
+
+class StoreError(HeadgateError):
+    """The shared store did not answer in time, or not usefully. Callers inside fall back at once."""
+
+    default_kind = "store"
+    http_status = 503
     retryable = True
 
 

@@ -130,6 +130,7 @@ class Outcome(Struct, frozen=True):
         retry_after: the upstream's own hint in seconds, or None.
         quota_model: the model family the upstream named in a quota refusal, or None.
         usage: tokens the attempt is known to have used, or None.
+        upstream_id: what the upstream calls the request, for its support; or None.
     """
 
     kind: Kind
@@ -138,6 +139,7 @@ class Outcome(Struct, frozen=True):
     retry_after: float | None = None
     quota_model: str | None = None
     usage: Usage | None = None
+    upstream_id: str | None = None
 
     @property
     def rule(self) -> Rule:

@@ -5,23 +5,29 @@ Every implementation of a port passes one contract suite in `tests/contract`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headgate.core.buckets import Ask, Verdict
 from headgate.core.call import Call, Chunk, Key, Reply
 from headgate.core.outcome import Outcome
+from headgate.core.quota import Batch, BatchReply, Limit
 from headgate.core.records import AttemptRecord, CallRecord, WaitRecord
 
 __all__ = [
+    "Buckets",
     "Clock",
     "Event",
     "Exchange",
+    "LimitObserver",
     "Observer",
     "Provider",
+    "QuotaStore",
     "Request",
     "Transport",
     "TransportError",
+    "UsageDays",
 ]
 
 
@@ -133,6 +139,63 @@ class Provider(Protocol):
 
     def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
         """A streamed answer piece by piece; an `Outcome` ends one that failed. Closes `events`."""
+
+
+class QuotaStore(Protocol):
+    """Where quota ledgers live. Every implementation gives the same answers to the same history.
+
+    Times are milliseconds of the store's own clock, made monotone. A store that cannot answer raises
+    `StoreError` within its deadline; what it was told may then have happened or not, and may be told
+    again, because every operation is idempotent by reservation id.
+    """
+
+    async def declare(self, group: str, domains: Sequence[Sequence[Limit]]) -> None:
+        """Make a group with these limits per domain, if there is none yet."""
+
+    async def transact(self, group: str, batch: Batch) -> BatchReply:
+        """One atomic step, one round trip."""
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+
+
+class Buckets(Protocol):
+    """Where the token buckets of inbound limits live. Every implementation decides alike.
+
+    A store that cannot answer raises `StoreError` within its deadline; tokens may then be gone.
+    """
+
+    async def take(self, ask: Ask) -> Verdict:
+        """Take from every bucket of the ask or from none, in one atomic step."""
+
+    async def reset(self, identifier: str) -> int:
+        """Delete every bucket of an identifier. How many there were."""
+
+    async def aclose(self) -> None:
+        """Wait for what is under way."""
+
+
+class UsageDays(Protocol):
+    """Where daily usage totals live. Days are UTC, written YYYY-MM-DD; amounts are decimal texts."""
+
+    async def add(self, day: str, member: str, number: int, amounts: Mapping[str, str]) -> None:
+        """Add a batch to a day in one atomic step, once: the same number again changes nothing.
+
+        A member counts its batches up and sends one at a time. Raises `StoreError`.
+        """
+
+    async def read(self, days: Sequence[str]) -> list[dict[str, str]]:
+        """What each day holds; nothing for a day without usage. Raises `StoreError`."""
+
+    async def aclose(self) -> None:
+        """Wait for what is under way."""
+
+
+class LimitObserver(Protocol):
+    """Hears what became of each inbound check. Must return quickly and never raise."""
+
+    def checked(self, identifier: str, result: str, remaining: float | None) -> None:
+        """One check ended: `allowed`, `exceeded` or `error`, with the fewest tokens left."""
 
 
 class Observer(Protocol):

@@ -43,7 +43,7 @@ class WaitRecord(Struct, frozen=True):
 class CallRecord(Struct, frozen=True):
     """A finished call. Times are monotonic seconds; `key_name` is the key that answered.
 
-    `error` is None for a success, else the kind of the error the caller got.
+    `error` is None for a success, else the kind of the error the caller got; `fault` for one of ours.
     """
 
     request_id: str

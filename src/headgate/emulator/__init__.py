@@ -9,6 +9,7 @@ Nothing of the client is in here, so that it judges independently. docs/referenc
 the configuration file, the faults and the report.
 """
 
+from headgate.emulator.anthropic_config import Organisation, TokenLimits
 from headgate.emulator.config import EmulatorConfig, Fault, Latency, Limits, Model, Project
 from headgate.emulator.report import (
     Counts,
@@ -32,9 +33,11 @@ __all__ = [
     "Limits",
     "Model",
     "ModelReport",
+    "Organisation",
     "Project",
     "ProjectReport",
     "QuotaReport",
     "Report",
+    "TokenLimits",
     "serve_forever",
 ]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
+from headgate.emulator.anthropic_config import Organisation, TokenLimits
 from headgate.emulator.config import EmulatorConfig, Limits, Model, Project
 from headgate.emulator.errors import Shortage
 from headgate.emulator.quotas import Quota, build
 from headgate.emulator.report import Counts, KeyReport, ModelReport, ProjectReport, QuotaReport, Report
 
-__all__ = ["Account", "Books", "Entry"]
+__all__ = ["Account", "Books", "Entry", "Level", "Member"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,28 @@ class Account:
     key: str  # its name
 
 
+@dataclass(frozen=True)
+class Member:
+    """A key of an organisation."""
+
+    organisation: Organisation
+    key: str  # its name
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a token bucket stands: its limit, what is left, seconds until it is full."""
+
+    limit: int
+    left: float
+    full_in: float
+
+
 @dataclass
 class Entry:
     """One request while it is served. Close it once; that decides what it counts as."""
 
-    account: Account | None
+    account: Account | Member | None
     model: str = "-"
     tokens_in: int = 0
     tokens_out: int = 0
@@ -71,6 +92,11 @@ class Books:
             for project in config.projects
             for name, value in project.keys.items()
         }
+        self._members = {
+            value: Member(organisation, name)
+            for organisation in config.organisations
+            for name, value in organisation.keys.items()
+        }
         self.reset(0.0)
 
     def reset(self, now: float) -> None:
@@ -80,12 +106,20 @@ class Books:
         for project in self._config.projects:
             keys = {name: KeyReport() for name in project.keys}
             self._report.projects[project.name] = ProjectReport(keys=keys)
+        for organisation in self._config.organisations:
+            keys = {name: KeyReport() for name in organisation.keys}
+            self._report.organisations[organisation.name] = ProjectReport(keys=keys)
         self._counters: dict[tuple[str, str], dict[str, _Counter]] = {}
+        self._buckets: dict[tuple[str, str], dict[str, _Counter]] = {}
         self._open: set[int] = set()
 
     def account(self, value: str) -> Account | None:
         """Whose key this is."""
         return self._accounts.get(value)
+
+    def member(self, value: str) -> Member | None:
+        """The organisation whose key this is."""
+        return self._members.get(value)
 
     # ── quota ────────────────────────────────────────────────────────────────
 
@@ -113,7 +147,7 @@ class Books:
         bucket = model.quota_family or model.id
         place = (project.name, bucket)
         if place not in self._counters:
-            limits = _limits(project, model.id, bucket)
+            limits = _pick(project.limits, bucket, model.id)
             self._counters[place] = dict(self._built(limits)) if limits else {}
         return self._counters[place]
 
@@ -128,9 +162,63 @@ class Books:
             if limit is not None:
                 yield name, _Counter(build(mechanism, limit, seconds, limits.phase, self._born))
 
+    # ── token buckets ────────────────────────────────────────────────────────
+
+    def admit_tokens(
+        self, organisation: Organisation, names: tuple[str, str], now: float, tokens: int
+    ) -> list[Shortage]:
+        """Take a request and its input tokens, or say which buckets lack them.
+
+        `names` are class and id of the model. What comes out is charged by `charge_output`.
+        """
+        buckets = self._of_class(organisation, names)
+        amounts = {"rpm": 1, "itpm": tokens, "otpm": 1}
+        short: list[Shortage] = []
+        for name, counter in buckets.items():
+            if not counter.quota.room(now, amounts[name]):
+                wait = counter.quota.wait(now, amounts[name])
+                short.append(Shortage(name, counter.quota.limit, wait))
+                counter.refused += 1
+        if not short or self._config.charge_refused:
+            for name, counter in buckets.items():
+                if name != "otpm":
+                    counter.charge(now, amounts[name])
+        return short
+
+    def charge_output(
+        self, organisation: Organisation, names: tuple[str, str], now: float, tokens: int
+    ) -> None:
+        """Take what came out, whether there is room or not."""
+        counter = self._of_class(organisation, names).get("otpm")
+        if counter is not None and tokens:
+            counter.charge(now, tokens)
+
+    def levels(
+        self, organisation: Organisation, names: tuple[str, str], now: float
+    ) -> dict[str, Level]:
+        """How the buckets of a model class stand."""
+        found = {}
+        for name, counter in self._of_class(organisation, names).items():
+            limit, used = counter.quota.limit, counter.quota.used(now)
+            full_in = used / limit * self._config.minute_seconds if limit else 0.0
+            found[name] = Level(limit, limit - used, full_in)
+        return found
+
+    def _of_class(self, organisation: Organisation, names: tuple[str, str]) -> dict[str, _Counter]:
+        place = (organisation.name, names[0])
+        if place not in self._buckets:
+            limits = _pick(organisation.limits, *names) or TokenLimits()
+            wanted = (("rpm", limits.rpm), ("itpm", limits.itpm), ("otpm", limits.otpm))
+            self._buckets[place] = {
+                name: _Counter(build("token_bucket", limit, self._config.minute_seconds))
+                for name, limit in wanted
+                if limit is not None
+            }
+        return self._buckets[place]
+
     # ── counts ───────────────────────────────────────────────────────────────
 
-    def opened(self, account: Account | None) -> Entry:
+    def opened(self, account: Account | Member | None) -> Entry:
         """A request came in."""
         entry = Entry(account)
         self._open.add(id(entry))
@@ -170,6 +258,9 @@ class Books:
         for (project, bucket), counters in self._counters.items():
             quotas = {name: counter.report(now) for name, counter in counters.items()}
             self._report.projects[project].models[bucket] = ModelReport(quotas=quotas)
+        for (organisation, bucket), counters in self._buckets.items():
+            quotas = {name: counter.report(now) for name, counter in counters.items()}
+            self._report.organisations[organisation].models[bucket] = ModelReport(quotas=quotas)
         self._report.seconds = now - self._since
         return copy.deepcopy(self._report)
 
@@ -192,7 +283,7 @@ class Books:
 
     def _model(self, entry: Entry) -> Iterator[Counts]:
         if entry.account is not None:
-            key = self._report.projects[entry.account.project.name].keys[entry.account.key]
+            key = self._owner(entry.account).keys[entry.account.key]
             yield key.models.setdefault(entry.model, Counts())
 
     def _sums(self, entry: Entry) -> Iterator[Counts]:
@@ -200,18 +291,22 @@ class Books:
         if entry.account is None:
             yield self._report.unknown
             return
-        project = self._report.projects[entry.account.project.name]
-        yield project.totals
-        yield project.keys[entry.account.key].totals
+        owner = self._owner(entry.account)
+        yield owner.totals
+        yield owner.keys[entry.account.key].totals
+
+    def _owner(self, account: Account | Member) -> ProjectReport:
+        if isinstance(account, Member):
+            return self._report.organisations[account.organisation.name]
+        return self._report.projects[account.project.name]
 
 
-def _limits(project: Project, model: str, bucket: str) -> Limits | None:
+def _pick(limits: Mapping[str, T], bucket: str, model: str) -> T | None:
     """The exact name first, then the longest pattern that fits, `*` last."""
     for name in (bucket, model):
-        if name in project.limits:
-            return project.limits[name]
-    patterns = sorted(project.limits, key=len, reverse=True)
-    for pattern in patterns:
+        if name in limits:
+            return limits[name]
+    for pattern in sorted(limits, key=len, reverse=True):
         if fnmatchcase(bucket, pattern) or fnmatchcase(model, pattern):
-            return project.limits[pattern]
+            return limits[pattern]
     return None

@@ -13,8 +13,17 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from headgate.core.errors import ConfigurationError
+from headgate.emulator.anthropic_config import Organisation
 from headgate.emulator.problems import describe
-from headgate.emulator.vocabulary import ALIASES, BEHAVIOURS, ERROR_IDS, METHODS
+from headgate.emulator.vocabulary import (
+    ALIASES,
+    BEHAVIOURS,
+    CLAUDE_ALIASES,
+    CLAUDE_ERROR_IDS,
+    CLAUDE_METHODS,
+    ERROR_IDS,
+    METHODS,
+)
 
 __all__ = ["EmulatorConfig", "Fault", "Latency", "Limits", "Mechanism", "Model", "Project", "Tier"]
 
@@ -139,8 +148,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kind: a behaviour (`reset`, `stall`, …), a short name (`overload`, `invalid_key`, …) or the
             id of a recorded error body (`429-help-only`, …).
         probability: share of matching requests it happens to, 0 to 1.
-        project, key, model, method: only requests of this project, key name, model (id or pattern)
-            and method (`generateContent`, `streamGenerateContent`, …).
+        project, key, model, method: only requests of this project or organisation, key name, model
+            (id or pattern) and method (`generateContent`, `messages_stream`, …).
         start, end: only between these seconds of the emulator's life: an outage.
         skip: let that many matching requests pass first.
         after: chunks sent before a fault in mid-stream.
@@ -166,13 +175,15 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     charge: bool | None = None
 
     def __post_init__(self) -> None:
-        allowed = (*BEHAVIOURS, *ALIASES, *ERROR_IDS)
+        named = dict.fromkeys((*ALIASES, *CLAUDE_ALIASES, *ERROR_IDS, *CLAUDE_ERROR_IDS))
+        allowed = (*BEHAVIOURS, *named)
         if self.kind not in allowed:
             raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(allowed)}")
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"`probability` is {self.probability}; allowed: 0 to 1")
-        if self.method is not None and self.method not in METHODS:
-            raise ValueError(f"`method` is {self.method!r}; allowed: {', '.join(METHODS)}")
+        methods = (*METHODS, *CLAUDE_METHODS)
+        if self.method is not None and self.method not in methods:
+            raise ValueError(f"`method` is {self.method!r}; allowed: {', '.join(methods)}")
         if min(self.start, self.skip, self.after, self.seconds) < 0:
             raise ValueError("`start`, `skip`, `after` and `seconds`; allowed: 0 or more")
         if self.status not in range(200, 600):
@@ -216,7 +227,7 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Everything an emulator is told.
 
     Attributes:
-        projects: who may call, and how much.
+        projects: who may call the Gemini surface, and how much.
         minute_seconds: the length of "a minute" in every quota; a demo shortens it, and says so.
         day_seconds: the length of "a day" for `rpd_mechanism` other than `midnight`.
         latency: how long answers take.
@@ -233,10 +244,11 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         strict_fields: refuse unknown fields and wrong types with 400.
         location_blocked: refuse every call with "User location is not supported".
         retire_models: apply the shutdown dates of models.
-        models: more models, or other facts about known ones.
+        models: more Gemini models, or other facts about known ones.
+        organisations: who may call the Anthropic surface, and how much.
     """
 
-    projects: list[Project]
+    projects: list[Project] = []
     minute_seconds: float = 60.0
     day_seconds: float = 86_400.0
     latency: Latency = Latency()
@@ -252,16 +264,18 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     location_blocked: bool = False
     retire_models: bool = True
     models: list[Model] = []
+    organisations: list[Organisation] = []
 
     def __post_init__(self) -> None:
         if self.minute_seconds <= 0 or self.day_seconds <= 0:
             raise ValueError("`minute_seconds` and `day_seconds`; allowed: more than 0")
         _no_repeats("project names", [p.name for p in self.projects])
-        keys = [k for p in self.projects for k in p.keys]
-        _no_repeats("key names", keys)
-        values = [v for p in self.projects for v in p.keys.values()]
-        if len(set(values)) != len(values):
-            raise ValueError("two keys have the same value; allowed: each key once, in one project")
+        _no_repeats("organisation names", [o.name for o in self.organisations])
+        for owners in (self.projects, self.organisations):
+            _no_repeats("key names", [k for owner in owners for k in owner.keys])
+            values = [v for owner in owners for v in owner.keys.values()]
+            if len(set(values)) != len(values):
+                raise ValueError("two keys have the same value; allowed: each key once, in one project")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> EmulatorConfig:

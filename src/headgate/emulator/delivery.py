@@ -28,7 +28,6 @@ _HTML = b"""<!DOCTYPE html>
 </html>
 """
 _NEVER_SENT_BYTES = 64
-_JSON = "application/json; charset=UTF-8"
 
 
 class Broken(Exception):  # noqa: N818 - it is a signal, not an error
@@ -50,6 +49,9 @@ class Delivery:
         sent: chunks of a stream that went out whole.
         tier: the service tier named in the headers.
     """
+
+    json_kind = "application/json; charset=UTF-8"
+    stream_kind = "text/event-stream"
 
     def __init__(
         self, request: web.BaseRequest, clock: Clock, pace: Pace, stopping: asyncio.Event, now: float
@@ -97,18 +99,20 @@ class Delivery:
                 self.on_end = self.on_fault
                 raise Broken(await self._whole(body[: len(body) // 2]))
             case "wrong_length":
-                response = await self._head(200, _JSON, length=len(body) + _NEVER_SENT_BYTES)
+                response = await self._head(200, self.json_kind, length=len(body) + _NEVER_SENT_BYTES)
                 await response.write(body)
                 self.close()
                 raise Broken(response)
             case "reset_mid" | "stall_mid":
-                response = await self._head(200, _JSON)
+                response = await self._head(200, self.json_kind)
                 await response.write(body[: len(body) // 2])
                 await self._break(fault)
                 raise Broken(response)
 
-    async def _whole(self, body: bytes, status: int = 200, kind: str = _JSON) -> web.StreamResponse:
-        response = await self._head(status, kind)
+    async def _whole(
+        self, body: bytes, status: int = 200, kind: str | None = None
+    ) -> web.StreamResponse:
+        response = await self._head(status, kind or self.json_kind)
         await response.write(body)
         return await self._ended(response)
 
@@ -122,7 +126,7 @@ class Delivery:
         kind = fault.kind if fault else ""
         if fault is not None and kind == "slow":
             await self._clock.sleep(fault.seconds)
-        response = await self._head(200, "text/event-stream" if sse else _JSON)
+        response = await self._head(200, self.stream_kind if sse else self.json_kind)
         if kind == "empty_stream":
             self.on_end = self.on_fault
             raise Broken(await self._ended(response))
@@ -133,7 +137,7 @@ class Delivery:
                 await self._clock.sleep(fault.seconds)
             if fault is not None and index == min(fault.after, len(chunks) - 1):
                 await self._disturb(response, fault, chunk, sse=sse, first=index == 0)
-            await response.write(_framed(chunk, kind, sse=sse, first=index == 0))
+            await response.write(self.framed(chunk, kind, sse=sse, first=index == 0))
             self.sent = index + 1
         if kind == "sse_done" and sse:
             await response.write(b"data: [DONE]\r\n\r\n")
@@ -151,15 +155,15 @@ class Delivery:
         first: bool,
     ) -> None:
         """What a fault does in place of the chunk that would come now."""
-        error = recorded("503-high-demand", {}).body
-        whole = _framed(chunk, "", sse=sse, first=first)
+        error = self.stream_error()
+        whole = self.framed(chunk, "", sse=sse, first=first)
         match fault.kind:
             case "raw_error":
-                instead = dialect.pretty(error) if sse else _framed(error, "", sse=sse, first=first)
+                instead = dialect.pretty(error) if sse else self.framed(error, "", sse=sse, first=first)
             case "prefixed_error":
-                instead = _framed(error, "", sse=sse, first=first)
+                instead = self.framed(error, "", sse=sse, first=first)
             case "late_error_key":
-                instead = _framed({"candidates": [], **error}, "", sse=sse, first=first)
+                instead = self.framed({"candidates": [], **error}, "", sse=sse, first=first)
             case "half_event":
                 instead = whole[: len(whole) // 2]
             case "malformed_sse" | "broken_json" | "wrong_length":
@@ -229,9 +233,26 @@ class Delivery:
 
     async def _head(self, status: int, kind: str, length: int | None = None) -> web.StreamResponse:
         duration = round((self._clock.monotonic() - self._began) * 1000)
-        headers: Mapping[str, str] = {
+        response = web.StreamResponse(status=status, headers=self.headers(kind, duration))
+        if length is not None:
+            response.content_length = length
+        elif self._request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
+        await response.prepare(self._request)
+        self.started = True
+        return response
+
+    # ── dialect ──────────────────────────────────────────────────────────────
+
+    def date(self, duration: float) -> str:
+        """The upstream's date that many milliseconds after the request came in."""
+        return formatdate(self._date + duration / 1000, usegmt=True)
+
+    def headers(self, kind: str, duration: int) -> Mapping[str, str]:
+        """The headers of an answer that took that many milliseconds."""
+        headers = {
             hdrs.CONTENT_TYPE: kind,
-            hdrs.DATE: formatdate(self._date + duration / 1000, usegmt=True),
+            hdrs.DATE: self.date(duration),
             hdrs.VARY: "Origin, X-Origin, Referer",
             hdrs.SERVER: "scaffolding on HTTPServer2",
             "X-XSS-Protection": "0",
@@ -240,16 +261,17 @@ class Delivery:
             "Server-Timing": f"gfet4t7; dur={duration}",
             "X-Gemini-Service-Tier": self.tier,
         }
-        response = web.StreamResponse(status=status, headers=headers)
-        if kind == "text/event-stream":
-            response.headers[hdrs.CONTENT_DISPOSITION] = "attachment"
-        if length is not None:
-            response.content_length = length
-        elif self._request.version >= HttpVersion11:
-            response.enable_chunked_encoding()
-        await response.prepare(self._request)
-        self.started = True
-        return response
+        if kind == self.stream_kind:
+            headers[hdrs.CONTENT_DISPOSITION] = "attachment"
+        return headers
+
+    def stream_error(self) -> dict[str, Any]:
+        """The error of a stream that began well."""
+        return recorded("503-high-demand", {}).body
+
+    def framed(self, chunk: dict[str, Any], kind: str, *, sse: bool, first: bool) -> bytes:
+        """A chunk as it travels, or as `kind` says it should not."""
+        return _framed(chunk, kind, sse=sse, first=first)
 
 
 def _nothing() -> None:

@@ -7,11 +7,22 @@ from fnmatch import fnmatchcase
 
 from headgate.emulator.chance import Chance
 from headgate.emulator.config import Fault
-from headgate.emulator.vocabulary import ANSWER_BEHAVIOURS, STREAM_BEHAVIOURS
+from headgate.emulator.vocabulary import (
+    ALIASES,
+    ANSWER_BEHAVIOURS,
+    BEHAVIOURS,
+    CLAUDE_ALIASES,
+    CLAUDE_ERROR_IDS,
+    CLAUDE_METHODS,
+    ERROR_IDS,
+    GEMINI_BEHAVIOURS,
+    STREAM_BEHAVIOURS,
+)
 
 __all__ = ["FaultPlan", "Visit"]
 
-_GENERATES = ("generateContent", "streamGenerateContent")
+_STREAMS = ("streamGenerateContent", "messages_stream")
+_GENERATES = ("generateContent", "messages", *_STREAMS)
 _CANDIDATE_KINDS = ("blocked", "safety", "safety_no_content", "safety_no_parts", "finish")
 
 
@@ -84,7 +95,9 @@ class FaultPlan:
 def _matches(fault: Fault, visit: Visit) -> bool:
     if visit.at < fault.start or (fault.end is not None and visit.at >= fault.end):
         return False
-    if fault.kind in STREAM_BEHAVIOURS and visit.method != "streamGenerateContent":
+    if not _is_of_wire(fault.kind, claude=visit.method in CLAUDE_METHODS):
+        return False
+    if fault.kind in STREAM_BEHAVIOURS and visit.method not in _STREAMS:
         return False
     if fault.kind in _CANDIDATE_KINDS and visit.method not in _GENERATES:
         return False
@@ -92,6 +105,13 @@ def _matches(fault: Fault, visit: Visit) -> bool:
         return False
     wanted = ((fault.project, visit.project), (fault.key, visit.key), (fault.method, visit.method))
     return all(expected is None or expected == actual for expected, actual in wanted)
+
+
+def _is_of_wire(kind: str, *, claude: bool) -> bool:
+    """Whether the surface that is asked has such a fault."""
+    if kind in BEHAVIOURS:
+        return not claude or kind not in GEMINI_BEHAVIOURS
+    return kind in ((*CLAUDE_ALIASES, *CLAUDE_ERROR_IDS) if claude else (*ALIASES, *ERROR_IDS))
 
 
 def touches_answer(fault: Fault) -> bool:

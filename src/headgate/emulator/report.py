@@ -16,7 +16,8 @@ class Counts(msgspec.Struct, kw_only=True):
         requests: HTTP requests that came in.
         charged_requests: requests as quotas count them: every text of a batch is one.
         answered: got a whole 200, blocked prompts among them.
-        refused: reason to number: `rpm`, `tpm`, `rpd` (with `_zero` for a limit of 0), `no_key`,
+        refused: reason to number: `rpm`, `tpm`, `rpd` (with `_zero` for a limit of 0), `itpm`,
+            `otpm`, `spend`, `no_key`,
             `invalid_key`, `unknown_model`, `invalid_json`, …
         failed: ended by an injected fault.
         aborted: the client went away, or the emulator stopped, before the end.
@@ -89,13 +90,15 @@ class Report(msgspec.Struct, kw_only=True):
         minute_seconds: the length of a minute here.
         totals: of everything, unknown keys included.
         projects: by name.
-        unknown: requests whose key belongs to no project.
+        organisations: those of the Anthropic surface, by name; their models are model classes.
+        unknown: requests whose key belongs to no project and no organisation.
     """
 
     seconds: float = 0.0
     minute_seconds: float = 60.0
     totals: Counts = msgspec.field(default_factory=Counts)
     projects: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
+    organisations: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
     unknown: Counts = msgspec.field(default_factory=Counts)
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from aiohttp import web
 from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock
 from headgate.emulator import dialect
+from headgate.emulator.anthropic_delivery import ClaudeDelivery
 from headgate.emulator.books import Books
 from headgate.emulator.chance import seeded
 from headgate.emulator.config import EmulatorConfig, Fault
@@ -20,6 +21,7 @@ from headgate.emulator.faults import FaultPlan
 from headgate.emulator.pace import Pace
 from headgate.emulator.problems import describe
 from headgate.emulator.report import Report
+from headgate.emulator.surface_anthropic import AnthropicSurface, is_anthropic
 from headgate.emulator.surface_gemini import GeminiSurface
 from headgate.emulator.threaded import InThread
 from headgate.wiring.clock import SystemClock
@@ -67,6 +69,9 @@ class Emulator:
         self._pace = Pace(self.config.latency, seeded(self.config.seed, "latency"))
         chance = seeded(self.config.seed, "refusals")
         self._surface = GeminiSurface(self.config, self._books, self._faults, chance, self)
+        self._claude = AnthropicSurface(
+            self.config, self._books, self._faults, seeded(self.config.seed, "notices"), self
+        )
         self._runner: web.ServerRunner | None = None
         self._stopping = asyncio.Event()
         self._serving: set[asyncio.Task[Any] | None] = set()
@@ -150,6 +155,7 @@ class Emulator:
         """Forget what it saw, used quota and scripted faults; configured faults stay."""
         self._books.reset(self.life())
         self._faults.clear()
+        self._claude.reset()
 
     def script(self, kind: str, *, times: int = 1, **where: Any) -> None:
         """Let the next matching requests meet a fault, after those scripted before.
@@ -175,8 +181,10 @@ class Emulator:
         try:
             if request.path == "/emulator" or request.path.startswith("/emulator/"):
                 return await self._control(request)
-            delivery = Delivery(request, self._clock, self._pace, self._stopping, self.now())
-            return await self._surface.serve(request, delivery)
+            outside = (request, self._clock, self._pace, self._stopping, self.now())
+            if is_anthropic(request):
+                return await self._claude.serve(request, ClaudeDelivery(*outside))
+            return await self._surface.serve(request, Delivery(*outside))
         except ConnectionError:  # the client went away in the middle of a write
             return web.Response()
         finally:

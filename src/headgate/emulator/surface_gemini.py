@@ -105,9 +105,9 @@ class _Exchange:
 
     @property
     def account(self) -> Account:
-        if self.entry.account is None:
-            raise LookupError("asked for the account of a request whose key nobody knows")
-        return self.entry.account
+        if isinstance(self.entry.account, Account):
+            return self.entry.account
+        raise LookupError("asked for the account of a request whose key nobody knows")
 
 
 class GeminiSurface:

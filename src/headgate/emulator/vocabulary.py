@@ -10,8 +10,13 @@ __all__ = [
     "ALIASES",
     "ANSWER_BEHAVIOURS",
     "BEHAVIOURS",
+    "CLAUDE_ALIASES",
+    "CLAUDE_ERRORS",
+    "CLAUDE_ERROR_IDS",
+    "CLAUDE_METHODS",
     "ERRORS",
     "ERROR_IDS",
+    "GEMINI_BEHAVIOURS",
     "METHODS",
     "STREAM_BEHAVIOURS",
     "TRANSPORT_BEHAVIOURS",
@@ -26,6 +31,9 @@ METHODS = (
     "models.list",
     "models.get",
 )
+
+CLAUDE_METHODS = ("messages", "messages_stream", "count_tokens", "claude_models")
+"""The same for the Anthropic surface."""
 
 TRANSPORT_BEHAVIOURS = ("reset", "close", "stall", "html")
 """Happen instead of an answer, before anything is checked or charged."""
@@ -60,6 +68,17 @@ STREAM_BEHAVIOURS = (
 )
 """Happen to a streamed answer the quotas had room for."""
 
+GEMINI_BEHAVIOURS = (
+    "safety_no_content",
+    "safety_no_parts",
+    "late_error_key",
+    "sse_no_space",
+    "sse_comment",
+    "sse_event_line",
+    "sse_done",
+)
+"""Have no counterpart on the Anthropic surface, and never happen there."""
+
 BEHAVIOURS = (*TRANSPORT_BEHAVIOURS, *ANSWER_BEHAVIOURS, *STREAM_BEHAVIOURS)
 
 ALIASES = {
@@ -79,14 +98,35 @@ ALIASES = {
 }
 """Short names of recorded errors."""
 
+CLAUDE_ALIASES = {
+    "overload": "claude-529-overloaded",
+    "high_demand": "claude-529-overloaded",
+    "internal": "claude-500-api-error",
+    "deadline": "claude-504-timeout",
+    "rate_limit": "claude-429-rate-limit",
+    "spend_cap": "claude-429-spend-cap",
+    "spend_limit": "claude-400-spend-limit",
+    "no_credit": "claude-400-credit",
+    "unpaid": "claude-402-billing",
+    "invalid_key": "claude-401-key",
+    "permission": "claude-403-permission",
+    "location": "claude-403-forbidden",
+}
+"""Short names of errors on the Anthropic surface."""
 
-def _errors() -> dict[str, dict[str, Any]]:
-    text = resources.files("headgate.emulator").joinpath("data/errors.json").read_text("utf-8")
+
+def _errors(name: str) -> dict[str, dict[str, Any]]:
+    text = resources.files("headgate.emulator").joinpath("data", name).read_text("utf-8")
     loaded: dict[str, dict[str, Any]] = json.loads(text)["errors"]
     return loaded
 
 
-ERRORS = _errors()
+ERRORS = _errors("errors.json")
 """Error id to {"http": status, "body": template}; `{key}`, `{model}` … stand for the request's own."""
 
 ERROR_IDS = tuple(ERRORS)
+
+CLAUDE_ERRORS = _errors("anthropic-errors.json")
+"""Error id to {"http": status, "type": …, "message": template, …} of the Anthropic surface."""
+
+CLAUDE_ERROR_IDS = tuple(CLAUDE_ERRORS)

@@ -31,6 +31,8 @@ class Passage:
         prefer: the lease whose key a retry should use again.
         refused_by: domains that refused this call since it last waited.
         refusal: the last quota refusal, as (key name, outcome).
+        wait_bound: seconds the call may still wait for a key; 0: not at all.
+        token_count: the plain count of the prompt's tokens, once somebody needed it.
         attempts, rotations, retries, waited: what it took; waited is in seconds.
     """
 
@@ -42,6 +44,8 @@ class Passage:
     prefer: Lease | None = None
     refused_by: set[int] = field(default_factory=set)
     refusal: tuple[str, Outcome] | None = None
+    wait_bound: float = 0.0
+    token_count: int = 0
     attempts: int = 0
     rotations: int = 0
     retries: int = 0
@@ -86,8 +90,16 @@ class AttemptFailed(Exception):  # noqa: N818 - a signal between stages, never s
 
 
 class NoKeyReady(Exception):  # noqa: N818 - a signal between stages, never seen by a user
-    """The ring had no key for this call."""
+    """No key is ready for this call.
 
-    def __init__(self, unready: Unready) -> None:
+    Attributes:
+        unready: how many keys wait or are out.
+        wait: seconds until one is ready; None: never by waiting.
+        final: whether all waiting that fits the call has been done.
+    """
+
+    def __init__(self, unready: Unready, wait: float | None, *, final: bool) -> None:
         super().__init__("no key ready")
         self.unready = unready
+        self.wait = wait
+        self.final = final

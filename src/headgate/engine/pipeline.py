@@ -52,9 +52,14 @@ class Pipeline:
         passage = Passage(call, self._clock.monotonic())
         try:
             answer = await self._path(passage)
-        except (HeadgateError, CancelledError) as error:
-            kind = error.kind if isinstance(error, HeadgateError) else Kind.CANCELLED
-            self._done(passage, Usage(), kind)
+        except HeadgateError as error:
+            self._done(passage, Usage(), error.kind)
+            raise
+        except CancelledError:
+            self._done(passage, Usage(), Kind.CANCELLED.value)
+            raise
+        except Exception:  # a fault of ours: whoever counts calls counts it too
+            self._done(passage, Usage(), "fault")
             raise
         if isinstance(answer, ReplyStream):
             answer.on_end(partial(self._stream_done, passage))

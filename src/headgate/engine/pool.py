@@ -44,6 +44,33 @@ class KeyPool:
                 self._last_index = got.index
             return got
 
+    @property
+    def domain_names(self) -> list[str]:
+        """Names of the domains that may be chosen, by number."""
+        with self._lock:
+            return self._ring.domain_names
+
+    def closed(self, model: str) -> tuple[set[int], Unready]:
+        """The domains that may not serve a model now, and when the first recovers."""
+        with self._lock:
+            return self._ring.closed(model, self._clock.monotonic())
+
+    def lease_in(self, domain: int, model: str, rid: str, prefer: Lease | None = None) -> Lease | None:
+        """A lease on a key of a domain that the quota ledger has granted."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return self._leased(self._ring.lease_in(domain, model, now, rid, prefer))
+
+    def lease_probe(self, model: str, exclude: Collection[int]) -> Lease | None:
+        """The hourly try of a domain that rests, if one is due."""
+        with self._lock:
+            return self._leased(self._ring.lease_probe(model, self._clock.monotonic(), exclude))
+
+    def _leased(self, lease: Lease | None) -> Lease | None:
+        if lease is not None:
+            self._last_index = lease.index
+        return lease
+
     def settle(self, lease: Lease, outcome: Outcome) -> None:
         """Book what became of a lease."""
         with self._lock:
@@ -68,6 +95,11 @@ class KeyPool:
         """Give a key another chance."""
         with self._lock:
             self._ring.enable(index)
+
+    def state(self, index: int) -> KeyState:
+        """One key as it stands now."""
+        with self._lock:
+            return self._ring.state(index, self._clock.monotonic())
 
     def states(self) -> list[KeyState]:
         """Every key as it stands now."""

@@ -102,9 +102,9 @@ class ReplyStream:
         if self._ended:
             return
         self._ended = True
-        for callback in self._on_end:
-            callback(outcome)
         try:
+            for callback in self._on_end:
+                callback(outcome)
             await self._rest.aclose()
         finally:
             await self._exchange.aclose()

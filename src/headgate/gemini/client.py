@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Self, cast
 
 from headgate.core.call import Blob, Call, Chunk, Operation, Reply, Usage
 from headgate.core.errors import ConfigurationError
-from headgate.core.ports import Clock, Observer, Transport
+from headgate.core.ports import Clock, Observer, QuotaStore, Transport
 from headgate.engine.stream import ReplyStream
 from headgate.gemini.errors import accepted_errors
 from headgate.gemini.inputs import Prompt, embed_options, generate_options, prompt_parts
 from headgate.gemini.keys import ApiKeyConfig, GeminiKeyManager, as_keys
 from headgate.wiring.blocking import Bridge
 from headgate.wiring.build import build_gemini
+from headgate.wiring.calls import bounds, texts
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.observers import LogObserver, Observers
 from headgate.wiring.settings import GeminiSettings, load_gemini
@@ -67,10 +66,14 @@ class ResilientGeminiClient:
         backoff_seconds: cool-down after a refusal without a hint. Default: environment, else 60.
         max_retries: extra tries of a call; rotations are free. Default: environment, else 3.
         keys: a `GEMINI_API_KEYS` text or a list of entries or `ApiKeyConfig`s. Default: environment.
+        quotas: what each project may use of each model, so that calls wait instead of being refused:
+            `rpm`, `tpm`, `rpd`, `tpd` for all, and tables under `models` and `projects`.
+            Default: environment and file.
         max_wait_seconds: longest wait for a key where a call has no timeout; 0 never waits.
             Default: environment, else `backoff_seconds`.
         base_url: scheme and host of the API. Default: environment, else Google's.
         transport: what sends; the default is HTTP.
+        store: where the ledgers of declared quotas live; the default is this process.
         clock: where time comes from; the default is the machine's clock.
         observers: hear every attempt, wait and call.
         environ: where settings are read from; the default is the process environment.
@@ -88,23 +91,28 @@ class ResilientGeminiClient:
         max_retries: int | None = None,
         *,
         keys: str | Sequence[str | ApiKeyConfig] | None = None,
+        quotas: Mapping[str, object] | None = None,
         max_wait_seconds: float | None = None,
         base_url: str | None = None,
         transport: Transport | None = None,
+        store: QuotaStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        arguments = {
+        arguments: dict[str, object] = {
             "rotation_enabled": rotation_enabled,
             "backoff_seconds": backoff_seconds,
             "max_retries": max_retries,
             "max_wait_seconds": max_wait_seconds,
             "base_url": base_url,
         }
+        tables = None if quotas is None else dict(quotas)
+        for name in ("rpm", "tpm", "rpd", "tpd"):
+            arguments[f"quota_{name}"] = None if tables is None else tables.pop(name, None)
         with accepted_errors():
             given = None if keys is None else as_keys(keys)
-            settings = load_gemini(arguments, keys=given, environ=environ)
+            settings = load_gemini(arguments, keys=given, quotas=tables, environ=environ)
         self._settings = settings
         self._clock = clock or SystemClock()
         self._engine = build_gemini(
@@ -113,6 +121,7 @@ class ResilientGeminiClient:
             observer=Observers(LogObserver(_log), *observers),
             warn=_log.warning,
             transport=transport,
+            store=store,
         )
         self._bridge = Bridge()
         self.key_manager = GeminiKeyManager.over(
@@ -185,7 +194,7 @@ class ResilientGeminiClient:
         Rotation and retries happen until the first piece; a failure after it raises
         `GeminiAPICallError`. Leaving the loop early gives everything back.
         """
-        return _texts(self.generate_reply_stream(prompt, model, **kwargs))
+        return texts(self.generate_reply_stream(prompt, model, **kwargs))
 
     def generate_reply_stream(
         self, prompt: Prompt, model: str | None = None, **kwargs: object
@@ -252,12 +261,7 @@ class ResilientGeminiClient:
         )
 
     def _limits(self, options: dict[str, object]) -> tuple[float | None, float]:
-        """Deadline and longest wait of a call, taken out of its options."""
-        timeout = _seconds(options.pop("timeout", None), "timeout", least=0.001)
-        wait = _seconds(options.pop("max_wait_seconds", None), "max_wait_seconds", least=0.0)
-        if timeout is None:
-            return None, self._settings.max_wait_seconds if wait is None else wait
-        return self._clock.monotonic() + timeout, math.inf if wait is None else wait
+        return bounds(options, self._clock, self._settings.max_wait_seconds)
 
     # ── synchronous twins ───────────────────────────────────────────────────────────────────────
 
@@ -350,18 +354,3 @@ class ResilientGeminiClient:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-async def _texts(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[str]:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            if chunk.text:
-                yield chunk.text
-
-
-def _seconds(value: object, name: str, *, least: float) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-        raise TypeError(f"{name} takes a number of seconds, {least:g} or more; got {value!r}")
-    return float(value)

@@ -6,7 +6,6 @@ Unknown options are a `TypeError` with the nearest known name; what cannot be se
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from mimetypes import guess_type
 from os import PathLike, fspath
@@ -15,6 +14,7 @@ from pathlib import Path
 from headgate.core.call import Blob, Part
 from headgate.core.errors import InvalidCallError
 from headgate.providers.gemini import EMBED_OPTIONS, GENERATE_OPTIONS, TOP_LEVEL_OPTIONS
+from headgate.wiring.calls import unknown_option
 
 __all__ = ["Prompt", "embed_options", "generate_options", "prompt_parts", "read_blob"]
 
@@ -47,9 +47,18 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 def prompt_parts(prompt: Prompt, images: object = None, files: object = None) -> tuple[Part, ...]:
     """The parts of a prompt: images and files first, as the API's guide advises, then the text."""
     media = [read_blob(item) for item in (*_listed(images, "images"), *_listed(files, "files"))]
-    pieces = [prompt] if isinstance(prompt, str | Blob | bytes | PathLike) else list(prompt)
-    said = [_text(piece) if isinstance(piece, str) else read_blob(piece) for piece in pieces]
+    said = [_text(piece) if isinstance(piece, str) else read_blob(piece) for piece in _pieces(prompt)]
     return tuple(part for part in (*media, *said) if part)
+
+
+def _pieces(prompt: object) -> Iterable[object]:
+    if isinstance(prompt, str | Blob | bytes | PathLike):
+        return (prompt,)
+    if isinstance(prompt, Iterable):
+        return prompt
+    raise TypeError(
+        f"a prompt is text, or a list of text, bytes, paths and Blobs; got {type(prompt).__name__}"
+    )
 
 
 def _text(text: str) -> str:
@@ -121,12 +130,20 @@ def generate_options(given: Mapping[str, object]) -> dict[str, object]:
     """Options of a generation: by keyword, or together in `generation_config` or `config`."""
     options: dict[str, object] = {}
     for name, value in given.items():
-        if name in ("generation_config", "config") and isinstance(value, Mapping):
-            for inner, setting in value.items():
+        if name in ("generation_config", "config"):
+            for inner, setting in _by_name(name, value).items():
                 _put(options, str(inner), setting, _GENERATE, f"{name}[{inner!r}]")
         else:
             _put(options, name, value, _GENERATE, name)
     return options
+
+
+def _by_name(name: str, value: object) -> Mapping[object, object]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    raise TypeError(f"{name} takes a dict of options by name; got {type(value).__name__}")
 
 
 def embed_options(given: Mapping[str, object]) -> dict[str, object]:
@@ -141,9 +158,7 @@ def _put(
     options: dict[str, object], name: str, value: object, known: Mapping[str, str], where: str
 ) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-        raise TypeError(f"{where} is no option of this call; {hint}")
+        raise unknown_option(name, known, where)
     if value is None:
         return
     if name in ("response_schema", "response_json_schema") and isinstance(value, type):

@@ -6,7 +6,8 @@ per day       until midnight Pacific, whatever a short hint says; a hint above a
 unknown       `fallback`, doubled for each refusal in a row up to an hour: a quota that lasts is found
               out without asking it every minute
 none at all   a day: the tier has no quota for this model, and waiting rarely helps
-billing       an hour: topping up an account takes a person
+billing       an hour: topping up an account takes a person. A hint above that replaces it: some
+              upstreams name the day on which access returns, up to a month ahead
 
 Long cool-downs rest on an assumption (when the upstream's day ends, what its refusal meant), so they
 carry a probe: one call an hour may try, if no other domain has room.
@@ -24,6 +25,9 @@ __all__ = ["HOUR", "Cooldown", "cooldown"]
 
 HOUR = 3600.0
 DAY = 86_400.0
+
+# Spend limits count by the month; no day further off is believed.
+LONGEST_BILL = 32 * DAY
 
 # A hint of nought would send the next call into the same refusal.
 SHORTEST = 1.0
@@ -58,10 +62,16 @@ def cooldown(kind: Kind, hint: float | None, *, fallback: float, streak: int, wa
     if kind is Kind.QUOTA_ZERO:
         return Cooldown(DAY, HOUR)
     if kind is Kind.BILLING:
-        return Cooldown(HOUR)
+        return _until_paid(hint)
     if kind is Kind.QUOTA_UNKNOWN and seconds is None:
         return Cooldown(min(HOUR, fallback * 2.0 ** min(streak, 16)))
     return Cooldown(min(HOUR, max(SHORTEST, fallback if seconds is None else seconds)))
+
+
+def _until_paid(hint: float | None) -> Cooldown:
+    if hint is None or not HOUR < hint <= LONGEST_BILL:  # NaN too
+        return Cooldown(HOUR)
+    return Cooldown(hint, HOUR)
 
 
 def _until_reset(hint: float | None, wall: float) -> Cooldown:

@@ -15,9 +15,9 @@ Pure: times are arguments, in monotonic seconds; the caller holds a lock around 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
 
 from msgspec import structs
@@ -25,40 +25,18 @@ from msgspec import structs
 from headgate.core.call import Key
 from headgate.core.outcome import Booking, Kind, Outcome
 from headgate.policy.cooldown import HOUR, cooldown
-from headgate.policy.leases import KeyState, KeyStats, Lease, Park, Unready
+from headgate.policy.entries import Domain, Entry, Queue
+from headgate.policy.leases import KeyState, Lease, Park, Unready
 
 __all__ = ["EVERY_MODEL", "KeyRing"]
 
 EVERY_MODEL = "*"
 """Stands for all models where a park holds a whole domain."""
 
+MINUTE = 60.0
+
 _MOST_QUEUES = 1000
 """Callers may name any model: a bound for what is remembered of them."""
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    key: Key
-    index: int
-    domain: int
-    stats: KeyStats = field(default_factory=KeyStats)
-    disabled: str | None = None
-    denied: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Domain:
-    keys: deque[_Entry] = field(default_factory=deque)  # enabled ones, used longest ago first
-    parks: dict[str, Park] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Queue:
-    seen: int = 0  # domains below this number have left the list of those not yet seen
-    ready: deque[int] = field(default_factory=deque)
-    cooling: list[tuple[float, int]] = field(default_factory=list)
-    probes: list[tuple[float, int]] = field(default_factory=list)
-    dead: set[int] = field(default_factory=set)
 
 
 class KeyRing:
@@ -72,17 +50,18 @@ class KeyRing:
 
     def __init__(self, keys: Sequence[Key], *, rotation: bool = True, fallback: float = 60.0) -> None:
         self._fallback = fallback
-        self._entries: list[_Entry] = []
-        self._domains: list[_Domain] = []
-        self._queues: dict[str, _Queue] = {}
+        self._entries: list[Entry] = []
+        self._domains: list[Domain] = []
+        self._queues: dict[str, Queue] = {}
         self._denied: Counter[str] = Counter()
+        self._troubled: set[int] = set()  # domains that may be closed for some model
         self._disabled = 0
         numbers: dict[str, int] = {}
         for index, key in enumerate(keys):
             number = numbers.setdefault(key.domain, len(self._domains))
             if number == len(self._domains):
-                self._domains.append(_Domain())
-            entry = _Entry(key, index, number)
+                self._domains.append(Domain())
+            entry = Entry(key, index, number)
             self._entries.append(entry)
             if rotation or index == 0:
                 self._domains[number].keys.append(entry)
@@ -117,12 +96,12 @@ class KeyRing:
             lease = self._next_probe(queue, model, now, exclude)
         return lease or self._unready(queue, model, now, skipped=bool(skipped))
 
-    def _queue(self, model: str) -> _Queue:
+    def _queue(self, model: str) -> Queue:
         queue = self._queues.get(model)
         if queue is None:
             if len(self._queues) >= _MOST_QUEUES:  # forgetting one loses no park: domains hold those
                 del self._queues[next(iter(self._queues))]
-            queue = self._queues[model] = _Queue()
+            queue = self._queues[model] = Queue()
         return queue
 
     def _still_ready(self, last: Lease, now: float) -> bool:
@@ -131,7 +110,7 @@ class KeyRing:
         return self._usable(entry, last.model) and (last.probe or not parked)
 
     def _next_ready(
-        self, queue: _Queue, model: str, now: float, exclude: Collection[int], skipped: list[int]
+        self, queue: Queue, model: str, now: float, exclude: Collection[int], skipped: list[int]
     ) -> Lease | None:
         while (number := self._take(queue)) is not None:
             entry = self._first_usable(number, model)
@@ -148,14 +127,14 @@ class KeyRing:
                 return self._lease(entry, model, now)
         return None
 
-    def _take(self, queue: _Queue) -> int | None:
+    def _take(self, queue: Queue) -> int | None:
         if queue.seen < self._choosable_domains:
             queue.seen += 1
             return queue.seen - 1
         return queue.ready.popleft() if queue.ready else None
 
     def _next_probe(
-        self, queue: _Queue, model: str, now: float, exclude: Collection[int]
+        self, queue: Queue, model: str, now: float, exclude: Collection[int]
     ) -> Lease | None:
         """One try of a parked domain, at most once an hour, when nothing else is ready."""
         excluded: list[tuple[float, int]] = []
@@ -177,13 +156,18 @@ class KeyRing:
             heappush(queue.probes, probe)
         return lease
 
-    def _postpone_probe(self, queue: _Queue, number: int, park: Park, when: float) -> None:
+    def _postpone_probe(self, queue: Queue, number: int, park: Park, when: float) -> None:
         parks = self._domains[number].parks
         for model in [model for model, held in parks.items() if held is park]:
             parks[model] = structs.replace(park, probe_at=when)
         heappush(queue.probes, (when, number))
 
-    def _unready(self, queue: _Queue, model: str, now: float, *, skipped: bool) -> Unready:
+    def _probe_again(self, lease: Lease, now: float) -> None:
+        park = self._park(lease.domain, lease.model, now)
+        if park is not None and park.probe_at is not None:
+            self._postpone_probe(self._queue(lease.model), lease.domain, park, now + MINUTE)
+
+    def _unready(self, queue: Queue, model: str, now: float, *, skipped: bool) -> Unready:
         while queue.cooling:
             until, number = queue.cooling[0]
             park = self._park(number, model, now)
@@ -200,19 +184,71 @@ class KeyRing:
         cooling = self._choosable_keys - self._disabled - denied
         return Unready(recovers, cooling, self._disabled, denied)
 
-    def _first_usable(self, number: int, model: str) -> _Entry | None:
+    def _first_usable(self, number: int, model: str) -> Entry | None:
         return next((e for e in self._domains[number].keys if model not in e.denied), None)
 
     @staticmethod
-    def _usable(entry: _Entry, model: str) -> bool:
+    def _usable(entry: Entry, model: str) -> bool:
         return entry.disabled is None and model not in entry.denied
 
-    def _lease(self, entry: _Entry, model: str, now: float, *, probe: bool = False) -> Lease:
+    def _lease(
+        self, entry: Entry, model: str, now: float, *, probe: bool = False, rid: str = ""
+    ) -> Lease:
         keys = self._domains[entry.domain].keys
         keys.remove(entry)  # found at once: it is the first that is usable
         keys.append(entry)
         entry.stats.last_used = now
-        return Lease(entry.key, entry.index, entry.domain, model, now, probe)
+        return Lease(entry.key, entry.index, entry.domain, model, now, probe, rid)
+
+    # ── for a chooser that knows quotas ─────────────────────────────────────────────────────────
+
+    @property
+    def domain_names(self) -> list[str]:
+        """Names of the domains that may be chosen, by number."""
+        first_keys = (domain.keys[0] for domain in self._domains[: self._choosable_domains])
+        return [entry.key.domain for entry in first_keys]
+
+    def closed(self, model: str, now: float) -> tuple[set[int], Unready]:
+        """The domains that may not serve a model, and when the first of them recovers."""
+        closed: set[int] = set()
+        recovers: float | None = None
+        for number in list(self._troubled):
+            domain = self._domains[number]
+            park = self._park(number, model, now)
+            if self._first_usable(number, model) is None:
+                closed.add(number)
+            elif park is not None:
+                closed.add(number)
+                recovers = park.until if recovers is None else min(recovers, park.until)
+            elif self._park(number, EVERY_MODEL, now) is None and not any(
+                e.denied for e in domain.keys
+            ):
+                self._troubled.discard(number)
+        denied = self._denied[model]
+        waiting = self._choosable_keys - self._disabled - denied
+        return closed, Unready(recovers, waiting, self._disabled, denied)
+
+    def lease_in(
+        self, number: int, model: str, now: float, rid: str, prefer: Lease | None = None
+    ) -> Lease | None:
+        """A lease on the key of a domain that was used longest ago, or on the preferred one if it is
+        in this domain and may serve; None if no key may."""
+        entry = self._first_usable(number, model)
+        if prefer is not None and prefer.domain == number:
+            last = self._entries[prefer.index]
+            entry = last if self._usable(last, model) else entry
+        return None if entry is None else self._lease(entry, model, now, rid=rid)
+
+    def lease_probe(self, model: str, now: float, exclude: Collection[int]) -> Lease | None:
+        """The hourly try of a parked domain, if one is due."""
+        for number in self._troubled.difference(exclude):
+            park = self._park(number, model, now)
+            entry = self._first_usable(number, model)
+            if park is None or park.probe_at is None or park.probe_at > now or entry is None:
+                continue
+            self._postpone_probe(self._queue(model), number, park, now + HOUR)
+            return self._lease(entry, model, now, probe=True)
+        return None
 
     # ── booking ─────────────────────────────────────────────────────────────────────────────────
 
@@ -231,9 +267,10 @@ class KeyRing:
             case Booking.DENY_DOMAIN_MODEL:
                 for entry in self._domains[lease.domain].keys:
                     self._deny(entry, lease.model)
-            case Booking.NOTHING:
-                if outcome.kind is Kind.SUCCESS:
-                    self._served(lease, now)
+            case Booking.NOTHING if outcome.kind is Kind.SUCCESS:
+                self._served(lease, now)
+            case Booking.NOTHING if lease.probe:  # it told nothing: another try may come soon
+                self._probe_again(lease, now)
 
     def record(self, index: int, outcome: Outcome, now: float) -> None:
         """Count an outcome on a key, without any consequence. A cancelled attempt counts nowhere."""
@@ -256,6 +293,7 @@ class KeyRing:
         if entry.disabled is not None:
             return
         entry.disabled = reason
+        self._troubled.add(entry.domain)
         keys = self._domains[entry.domain].keys
         if entry in keys:
             keys.remove(entry)
@@ -302,7 +340,10 @@ class KeyRing:
         if held is not None and held.until > park.since:  # still running: the longer one counts
             longer = park if park.until >= held.until else held
             park = structs.replace(longer, since=held.since)
+        for name in [name for name, other in parks.items() if other.until <= park.since - HOUR]:
+            del parks[name]  # long over, and no streak of refusals hangs on it any more
         parks[model] = park
+        self._troubled.add(number)
 
     def _served(self, lease: Lease, now: float) -> None:
         parks = self._domains[lease.domain].parks
@@ -320,7 +361,7 @@ class KeyRing:
             self._bring_back(queue, lease.domain)
 
     @staticmethod
-    def _bring_back(queue: _Queue, number: int) -> None:
+    def _bring_back(queue: Queue, number: int) -> None:
         """Make a dead or cooling domain ready. O(n), for the rare cases where time does not do it."""
         cooling = [item for item in queue.cooling if item[1] != number]
         if len(cooling) < len(queue.cooling) or number in queue.dead:
@@ -329,9 +370,10 @@ class KeyRing:
             queue.dead.discard(number)
             queue.ready.appendleft(number)
 
-    def _deny(self, entry: _Entry, model: str) -> None:
+    def _deny(self, entry: Entry, model: str) -> None:
         if model not in entry.denied:
             entry.denied.add(model)
+            self._troubled.add(entry.domain)
             if entry.disabled is None and entry.index < self._choosable_keys:
                 self._denied[model] += 1
 
@@ -348,17 +390,11 @@ class KeyRing:
 
     def states(self, now: float) -> list[KeyState]:
         """Every key as it stands now, in order. O(keys)."""
-        return [
-            KeyState(
-                entry.key,
-                entry.index,
-                replace(entry.stats),
-                entry.disabled,
-                {
-                    model: park
-                    for model, park in self._domains[entry.domain].parks.items()
-                    if park.until > now
-                },
-            )
-            for entry in self._entries
-        ]
+        return [self.state(index, now) for index in range(len(self._entries))]
+
+    def state(self, index: int, now: float) -> KeyState:
+        """One key as it stands now."""
+        entry = self._entries[index]
+        parks = self._domains[entry.domain].parks
+        running = {model: park for model, park in parks.items() if park.until > now}
+        return KeyState(entry.key, index, replace(entry.stats), entry.disabled, running)

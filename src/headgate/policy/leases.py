@@ -53,6 +53,7 @@ class Lease(Struct, frozen=True):
         model: the model it was taken for.
         taken: when.
         probe: whether this is the one try of a parked domain.
+        rid: id of its reservation in the quota ledger; empty where nothing was reserved.
     """
 
     key: Key
@@ -61,6 +62,7 @@ class Lease(Struct, frozen=True):
     model: str
     taken: float
     probe: bool = False
+    rid: str = ""
 
 
 class Unready(Struct, frozen=True):

@@ -14,9 +14,9 @@ __all__ = ["mask", "one_line", "redact"]
 
 MASK = "[key]"
 
-# Keys Google issues: `AIza…` and `AQ.…`. Found by shape too, because an upstream may echo a key that
-# is not the one this call used.
-_GOOGLE_KEY = re.compile(r"\b(?:AIza|AQ\.)[0-9A-Za-z_.\-]{8,}")
+# Keys Google and Anthropic issue: `AIza…`, `AQ.…`, `sk-ant-…`. Found by shape too, because an upstream
+# may echo a key that is not the one this call used.
+_KEY_SHAPES = re.compile(r"\b(?:AIza|AQ\.|sk-ant-)[0-9A-Za-z_.\-]{8,}")
 
 # A part of a key this long is enough to search for it elsewhere, so it must go too.
 _FRAGMENT = 12
@@ -42,7 +42,7 @@ def redact(text: str, *secrets: str, limit: int = 500) -> str:
     for secret in filter(None, secrets):
         for form in _forms(secret):
             text = _without(text, form)
-    text = _GOOGLE_KEY.sub(MASK, text)
+    text = _KEY_SHAPES.sub(MASK, text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -6,8 +6,8 @@ values never fail a call. Which fields exist is Google's API description, revisi
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
@@ -116,6 +116,12 @@ class _Embedded(msgspec.Struct, rename="camel"):
     error: msgspec.Raw | None = None
 
 
+# A caller names the model, and its name is part of the URL.
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
+
+# What decoding raises for bytes that are no answer; the last for one that is nested without end.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _DECODE_GENERATED = msgspec.json.Decoder(_Generated, strict=False)
 _DECODE_EMBEDDED = msgspec.json.Decoder(_Embedded, strict=False)
 
@@ -138,11 +144,15 @@ class GeminiProvider:
         """See `Provider.write`."""
         if not call.parts:
             raise InvalidCallError("The prompt is empty: pass some text, or an image with a question.")
+        if not _MODEL_NAME.fullmatch(model):
+            raise InvalidCallError(
+                f"{model[:80]!r} is not the name of a model: only letters, digits and `._@-` are."
+            )
         embed = call.operation is Operation.EMBED
         body = _embed_body(call, model) if embed else _generate_body(call)
         try:
             encoded = msgspec.json.encode(body)
-        except (TypeError, msgspec.EncodeError, UnicodeEncodeError) as error:
+        except (TypeError, msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
             raise InvalidCallError(
                 f"An option or the prompt cannot be written as JSON: {error}."
             ) from None
@@ -168,7 +178,7 @@ class GeminiProvider:
                 return _no_answer(body) if embedded.error else _embed_reply(embedded, call.model)
             generated = _DECODE_GENERATED.decode(body)
             return _no_answer(body) if generated.error else _generate_reply(generated)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             return _no_answer(body)
 
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
@@ -241,7 +251,7 @@ def _parts(parts: tuple[Part, ...]) -> list[dict[str, object]]:
 def _read_event(event: Event) -> Chunk | Outcome:
     try:
         generated = _DECODE_GENERATED.decode(event.data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return _no_answer(event.data)
     if generated.error or not event.framed:
         return _no_answer(event.data)
@@ -293,7 +303,7 @@ def _contents(candidate: _Candidate) -> tuple[str, tuple[Blob, ...]]:
         if part.inline_data is not None:
             try:
                 blobs.append(Blob(part.inline_data.mime_type, b64decode(part.inline_data.data)))
-            except Base64Error as error:
+            except ValueError as error:
                 raise msgspec.DecodeError("inline data is not base64") from error
     return "".join(part.text or "" for part in parts), tuple(blobs)
 

@@ -6,14 +6,13 @@ are the tests' table (`tests/data/gemini/errors.json`).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
 from headgate.core.outcome import Kind, Outcome
+from headgate.policy import hints
 
 __all__ = ["classify", "classify_body", "speaks_of_quota"]
 
@@ -63,9 +62,11 @@ _DEAD_KEY_REASONS = frozenset(
         "SERVICE_DISABLED",
     )
 )
+# The same without a reason, which is seen on 403 only. From the start: further on, a message may
+# repeat what the caller wrote, and no prompt shall disable a key.
 _DEAD_KEY_WORDS = re.compile(
-    r"api key (not valid|expired|not found)|reported as leaked|has been suspended"
-    r"|^requests (to this api|from (referer|this))",
+    r"your api key was reported as leaked|permission denied: consumer \S+ has been suspended"
+    r"|requests (to this api|from (referer|this))",
     re.IGNORECASE,
 )
 _RESOURCE_WORDS = re.compile(r"permission to access the file|cachedcontent not found", re.IGNORECASE)
@@ -89,7 +90,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     error = _parse(body)
     if error is None:
         return _untyped(status, headers, body)
-    return _typed(error, status, _header_hint(headers))
+    return _typed(error, status, hints.header_hint(headers))
 
 
 def classify_body(body: bytes) -> Outcome | None:
@@ -108,7 +109,7 @@ def _parse(body: bytes) -> _Error | None:
         if body.lstrip()[:1] == b"[":
             return _DECODE_LIST.decode(body)[0].error
         return _DECODE_ENVELOPE.decode(body).error
-    except (msgspec.DecodeError, IndexError, UnicodeDecodeError):
+    except (msgspec.DecodeError, IndexError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -117,7 +118,7 @@ def _details(error: _Error) -> list[_Detail]:
     for raw in error.details:
         try:
             found.append(_DECODE_DETAIL.decode(raw))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue  # a detail of a shape not known here says nothing we could use
     return found
 
@@ -136,11 +137,13 @@ def _typed(error: _Error, status: int, header_hint: float | None) -> Outcome:
 
 def _kind(status: int, error: _Error, reasons: set[str]) -> Kind:  # noqa: PLR0911 - a table by status
     message = error.message
-    if status == 401 or reasons & _DEAD_KEY_REASONS or _DEAD_KEY_WORDS.search(message):
+    if status == 401 or reasons & _DEAD_KEY_REASONS:
         return Kind.BAD_KEY
     if status == 400:
         return Kind.EGRESS if "location is not supported" in message else Kind.REQUEST
     if status == 403:
+        if _DEAD_KEY_WORDS.match(message):
+            return Kind.BAD_KEY
         if "unregistered callers" in message:
             return Kind.REQUEST
         return Kind.RESOURCE if _RESOURCE_WORDS.search(message) else Kind.KEY_MODEL
@@ -209,7 +212,7 @@ def _family(message: str, violations: list[_Violation]) -> str | None:
 
 def _untyped(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     text = " ".join(body[:2000].decode("utf-8", "replace").split())
-    hint = _header_hint(headers)
+    hint = hints.header_hint(headers)
     what = f"HTTP {status}, not in the API's form: {text[:200] or 'no body'}"
     if status == 429 or speaks_of_quota(text):
         return Outcome(Kind.QUOTA_UNKNOWN, what, status, hint)
@@ -227,31 +230,5 @@ def _hint(details: list[_Detail], message: str) -> float | None:
     45.81 s becomes "45s", and coming back after 45 would be refused again."""
     named = [detail.retry_delay[:-1] for detail in details if detail.retry_delay.endswith("s")]
     named += _RETRY_WORDS.findall(message)
-    seconds = [number for number in map(_number, named) if number is not None]
+    seconds = [number for number in map(hints.seconds, named) if number is not None]
     return max(seconds, default=None)
-
-
-def _header_hint(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    seconds = _number(value)
-    if seconds is not None or "date" not in headers:
-        return seconds
-    try:  # an HTTP date, counted from the upstream's own clock
-        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])
-    except (ValueError, TypeError):
-        return None
-    return _usable(wait.total_seconds())
-
-
-def _number(text: str) -> float | None:
-    try:
-        return _usable(float(text))
-    except ValueError:
-        return None
-
-
-def _usable(seconds: float) -> float | None:
-    """The seconds, or None where they are no number or lie in the past."""
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

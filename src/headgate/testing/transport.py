@@ -7,6 +7,7 @@ client = ResilientGeminiClient(keys="…", transport=transport, clock=clock)
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from headgate.core.outcome import Kind, Outcome
@@ -144,9 +145,10 @@ class ScriptedExchange:
     async def events(self) -> AsyncGenerator[Event]:
         """The body as server-sent events."""
         decoder = SseDecoder()
-        async for piece in self._pieces():
-            for event in decoder.feed(piece):
-                yield event
+        async with aclosing(self._pieces()) as body:
+            async for piece in body:
+                for event in decoder.feed(piece):
+                    yield event
         for event in decoder.end():
             yield event
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,21 +154,23 @@ class HttpExchange:
         """The whole body."""
         pieces: list[bytes] = []
         size = 0
-        async for piece in self._pieces():
-            pieces.append(piece)
-            size += len(piece)
-            if size > LARGEST_BODY:
-                outcome = Outcome(Kind.PROTOCOL, f"The answer is larger than {LARGEST_BODY} bytes.")
-                raise TransportError(outcome, sent=True)
+        async with aclosing(self._pieces()) as body:
+            async for piece in body:
+                pieces.append(piece)
+                size += len(piece)
+                if size > LARGEST_BODY:
+                    outcome = Outcome(Kind.PROTOCOL, f"The answer is larger than {LARGEST_BODY} bytes.")
+                    raise TransportError(outcome, sent=True)
         return b"".join(pieces)
 
     async def events(self) -> AsyncGenerator[Event]:
         """The body as server-sent events."""
         decoder = SseDecoder()
         try:
-            async for piece in self._pieces():
-                for event in decoder.feed(piece):
-                    yield event
+            async with aclosing(self._pieces()) as body:
+                async for piece in body:
+                    for event in decoder.feed(piece):
+                        yield event
         except EventTooLongError as error:
             raise TransportError(Outcome(Kind.PROTOCOL, f"{error}."), sent=True) from None
         for event in decoder.end():

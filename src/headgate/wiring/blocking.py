@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import TypeVar, cast
 
 __all__ = ["Bridge"]
 
@@ -49,12 +49,8 @@ class Bridge:
             raise
 
     def iterate(self, items: AsyncGenerator[T]) -> Iterator[T]:
-        """An asynchronous generator, item by item. Leaving early closes it."""
-        try:
-            while (item := self.run(_next(items))) is not _END:
-                yield item  # type: ignore[misc] # the sentinel never gets here
-        finally:
-            self.run(_close(items))
+        """An asynchronous generator, item by item. Leaving early closes it, and so does `stop`."""
+        return _Items(self, items)
 
     @property
     def running(self) -> bool:
@@ -68,6 +64,30 @@ class Bridge:
         if worker is not None:
             self._finalizer.detach()
             worker.stop()
+
+
+class _Items(Iterator[T]):
+    """A generator read from outside of its loop.
+
+    Left before its end it needs no `close`: asyncio has a dropped generator closed by its own loop.
+    Nobody waits for that, because garbage is collected at any moment, also while a lock is held that
+    the loop needs to go on.
+    """
+
+    def __init__(self, bridge: Bridge, items: AsyncGenerator[T]) -> None:
+        self._bridge = bridge
+        self._items = items
+
+    def __next__(self) -> T:
+        item = self._bridge.run(_next(self._items))
+        if item is _END:
+            raise StopIteration
+        return cast("T", item)
+
+    def close(self) -> None:
+        """Close it now, and wait until that is done."""
+        if self._bridge.running:  # else it was closed with its loop
+            self._bridge.run(_close(self._items))
 
 
 class _Worker:

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headgate.core.ports import Clock, Observer, Transport
+from headgate.core.ports import Clock, Observer, QuotaStore, Transport
+from headgate.engine.gate import QuotaGate
 from headgate.engine.pipeline import Pipeline
 from headgate.engine.pool import KeyPool
 from headgate.engine.stages.attempt import Attempt
@@ -16,6 +17,7 @@ from headgate.engine.stages.send import Send
 from headgate.policy.backoff import Backoff
 from headgate.policy.keyring import KeyRing
 from headgate.providers.gemini import GeminiProvider
+from headgate.stores.memory import MemoryStore
 from headgate.wiring.presets import gemini_registry
 from headgate.wiring.settings import GeminiSettings
 
@@ -39,6 +41,7 @@ def build_gemini(
     observer: Observer,
     warn: Callable[[str], None],
     transport: Transport | None = None,
+    store: QuotaStore | None = None,
     chance: Callable[[], float] = random.random,  # noqa: TID251 - chance enters the engine here
 ) -> Engine:
     """The engine of one Gemini client. No I/O, no event loop needed."""
@@ -60,12 +63,24 @@ def build_gemini(
     pipeline = Pipeline(
         prepare=Prepare(provider, gemini_registry(), settings.model_policy, clock, warn),
         attempt=attempt,
-        reserve=Reserve(pool, clock, observer),
+        reserve=Reserve(pool, clock, observer, _gate(settings, pool, clock, chance, store)),
         send=Send(provider, outside),
         clock=clock,
         observer=observer,
     )
     return Engine(pipeline, pool, outside, clock)
+
+
+def _gate(
+    settings: GeminiSettings,
+    pool: KeyPool,
+    clock: Clock,
+    chance: Callable[[], float],
+    store: QuotaStore | None,
+) -> QuotaGate | None:
+    if not settings.quotas:
+        return None
+    return QuotaGate(store or MemoryStore(clock), pool, settings.quotas, clock, chance)
 
 
 def _http(settings: GeminiSettings, clock: Clock) -> Transport:

@@ -10,27 +10,32 @@ a key, not even a part of one.
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from headgate.core.call import Key
 from headgate.core.errors import ConfigurationError, KeyFormatError, NoKeysError
 from headgate.policy.redaction import redact
 
-__all__ = ["find_keys", "parse_keys"]
+__all__ = ["find_keys", "parse_keys", "secret_from_file", "single_key"]
 
 _NAMES_OF_SINGLE_KEYS = ("primary", *(f"backup-{number}" for number in range(1, 10)))
 _FILE_CHECK = "HEADGATE_KEY_FILE_CHECK"
 
 
-def parse_keys(text: str, source: str = "GEMINI_API_KEYS") -> tuple[Key, ...]:
-    """The keys of a list. Raises `KeyFormatError` naming the first position that is wrong."""
+def parse_keys(
+    text: str, source: str = "GEMINI_API_KEYS", *, group: str = "project"
+) -> tuple[Key, ...]:
+    """The keys of a list. Raises `KeyFormatError` naming the first position that is wrong.
+
+    `group` is what this provider calls the third field: whatever it counts quota against.
+    """
     keys: list[Key] = []
     values: dict[str, int] = {}
     names: dict[str, int] = {}
     entries = [entry.strip() for entry in text.split(",")]
     for position, entry in enumerate(filter(None, entries), start=1):
-        key = _entry(entry, position, source)
+        key = _entry(entry, position, source, group)
         if (first := values.setdefault(key.value, position)) != position:
             raise KeyFormatError(
                 f"{source}: entry {position} repeats the key of entry {first}. Remove one of them.",
@@ -38,19 +43,22 @@ def parse_keys(text: str, source: str = "GEMINI_API_KEYS") -> tuple[Key, ...]:
             )
         if (first := names.setdefault(key.name, position)) != position:
             raise KeyFormatError(
-                f"{source}: entry {position} has the name of entry {first}, {redact(key.name)!r}. "
+                f"{source}: entry {position} has the name of entry {first}. "
                 "Give each key a name of its own.",
                 position=position,
             )
         keys.append(key)
+    for key in keys:
+        if key.name in values or key.domain in values:
+            raise _key_as_name(names[key.name], source)
     return tuple(keys)
 
 
-def _entry(entry: str, position: int, source: str) -> Key:
+def _entry(entry: str, position: int, source: str, group: str) -> Key:
     value, *rest = (field.strip() for field in entry.split("|"))
     if len(rest) > 2:
         raise KeyFormatError(
-            f"{source}: entry {position} has {len(rest)} '|' signs; the form is key|name|project.",
+            f"{source}: entry {position} has {len(rest)} '|' signs; the form is key|name|{group}.",
             position=position,
         )
     if not value:
@@ -64,30 +72,40 @@ def _entry(entry: str, position: int, source: str) -> Key:
     name, project = [*rest, "", ""][:2]
     name = name or f"key_{position}"
     if value in (name, project) or redact(name) != name or redact(project) != project:
-        raise KeyFormatError(
-            f"{source}: entry {position} uses the key as a name; names are shown and logged.",
-            position=position,
-        )
+        raise _key_as_name(position, source)
     return Key(name, value, project or f"key:{name}")
+
+
+def _key_as_name(position: int, source: str) -> KeyFormatError:
+    return KeyFormatError(
+        f"{source}: entry {position} uses a key as a name; names are shown and logged.",
+        position=position,
+    )
 
 
 def find_keys(environ: Mapping[str, str], keys_file: str | None = None) -> tuple[tuple[Key, ...], str]:
     """The keys, and where they were found.
 
-    The first of these that holds a key: `GEMINI_API_KEYS`; its file `GEMINI_API_KEYS_FILE`, else the
-    configured `keys_file`; `GEMINI_API_KEY` (or its file) with `GEMINI_API_KEY_2` … `_10`, as far as
-    they follow each other; `GOOGLE_API_KEY`. Raises `NoKeysError`, `KeyFormatError`, or
-    `ConfigurationError` for a file that cannot be read or that others may read.
+    The first of these that holds a key: `GEMINI_API_KEYS`; its file `GEMINI_API_KEYS_FILE`;
+    `GEMINI_API_KEY` (or its file) with `GEMINI_API_KEY_2` … `_10`, as far as they follow each other;
+    `GOOGLE_API_KEY`; the `keys_file` of `headgate.toml`, after the whole environment.
+
+    Raises `NoKeysError`, `KeyFormatError`, or `ConfigurationError` for a file that cannot be read or
+    that others may read.
     """
-    for text, source in _lists(environ, keys_file):
+    for text, source in _lists(environ):
         if keys := parse_keys(text, source):
             return keys, source
     if keys := _single_keys(environ):
         return keys, "GEMINI_API_KEY"
     if value := environ.get("GOOGLE_API_KEY", "").strip():
         return parse_keys(
-            f"{_single(value, 'GOOGLE_API_KEY')}|primary", "GOOGLE_API_KEY"
+            f"{single_key(value, 'GOOGLE_API_KEY')}|primary", "GOOGLE_API_KEY"
         ), "GOOGLE_API_KEY"
+    if keys_file:
+        text = secret_from_file(keys_file, "gemini.keys_file", environ)
+        if keys := parse_keys(text, "gemini.keys_file"):
+            return keys, "gemini.keys_file"
     raise NoKeysError(
         "No Gemini key found. Set GEMINI_API_KEYS to key|name entries separated by commas, or "
         "GEMINI_API_KEY to one key, or GEMINI_API_KEYS_FILE to a file that holds them. "
@@ -95,42 +113,39 @@ def find_keys(environ: Mapping[str, str], keys_file: str | None = None) -> tuple
     )
 
 
-def _lists(environ: Mapping[str, str], keys_file: str | None) -> list[tuple[str, str]]:
-    found = []
-    if text := environ.get("GEMINI_API_KEYS", ""):
-        found.append((text, "GEMINI_API_KEYS"))
+def _lists(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Texts and where they stand, one by one: a file that is not needed need not be readable."""
+    yield environ.get("GEMINI_API_KEYS", ""), "GEMINI_API_KEYS"
     path = environ.get("GEMINI_API_KEYS_FILE", "").strip()
     if path:
-        found.append((_from_file(path, "GEMINI_API_KEYS_FILE", environ), "GEMINI_API_KEYS_FILE"))
-    elif keys_file:
-        found.append((_from_file(keys_file, "gemini.keys_file", environ), "gemini.keys_file"))
-    return found
+        yield secret_from_file(path, "GEMINI_API_KEYS_FILE", environ), "GEMINI_API_KEYS_FILE"
 
 
 def _single_keys(environ: Mapping[str, str]) -> tuple[Key, ...]:
     first = environ.get("GEMINI_API_KEY", "").strip()
     path = environ.get("GEMINI_API_KEY_FILE", "").strip()
     if not first and path:
-        first = _from_file(path, "GEMINI_API_KEY_FILE", environ).strip()
-    values = [_single(first, "GEMINI_API_KEY")] if first else []
+        first = secret_from_file(path, "GEMINI_API_KEY_FILE", environ).strip()
+    values = [single_key(first, "GEMINI_API_KEY")] if first else []
     while values and len(values) < len(_NAMES_OF_SINGLE_KEYS):
         variable = f"GEMINI_API_KEY_{len(values) + 1}"
         if not (value := environ.get(variable, "").strip()):
             break
-        values.append(_single(value, variable))
+        values.append(single_key(value, variable))
     entries = zip(values, _NAMES_OF_SINGLE_KEYS, strict=False)
     return parse_keys(",".join(f"{value}|{name}" for value, name in entries), "GEMINI_API_KEY")
 
 
-def _single(value: str, variable: str) -> str:
+def single_key(value: str, variable: str, lists: str = "GEMINI_API_KEYS") -> str:
+    """The value of a variable that takes one key. `lists` is the variable that takes several."""
     if "," in value or "|" in value:
         raise KeyFormatError(
-            f"{variable} takes one key without a name; put a list into GEMINI_API_KEYS.", position=1
+            f"{variable} takes one key without a name; put a list into {lists}.", position=1
         )
     return value
 
 
-def _from_file(path: str, source: str, environ: Mapping[str, str]) -> str:
+def secret_from_file(path: str, source: str, environ: Mapping[str, str]) -> str:
     """A secret from a file: lines count as entries, so one key a line works too."""
     file = Path(path)
     try:

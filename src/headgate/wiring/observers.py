@@ -7,10 +7,13 @@ import logging
 from headgate.core.outcome import Kind
 from headgate.core.ports import Observer
 from headgate.core.records import AttemptRecord, CallRecord, WaitFor, WaitRecord
+from headgate.policy.redaction import one_line
 
 __all__ = ["LogObserver", "Observers"]
 
 _log = logging.getLogger("headgate")
+
+_LEVELS: dict[str | None, int] = {None: logging.DEBUG, Kind.CANCELLED.value: logging.INFO}
 
 
 class Observers:
@@ -96,9 +99,10 @@ class LogObserver:
         self._logger.info("call %s: waits %.1f s %s", record.request_id, record.seconds, what)
 
     def call(self, record: CallRecord) -> None:
-        """Successes at DEBUG, failures at WARNING; the first that found no key left at CRITICAL, so
-        that an alert can hang on it without hearing it a thousand times."""
-        level = logging.DEBUG if record.error is None else logging.WARNING
+        """Successes at DEBUG, a caller that went away at INFO, failures at WARNING; the first that
+        found no key left at CRITICAL, so that an alert can hang on it without hearing it a thousand
+        times."""
+        level = _LEVELS.get(record.error, logging.WARNING)
         no_key_left = record.error in ("quota", "auth")
         if no_key_left and not self._no_key_left:
             level = logging.CRITICAL
@@ -111,7 +115,7 @@ class LogObserver:
             "call %s: %s on %s %s after %.1f s (%d attempts, %d rotations, %d retries, waited %.1f s)",
             record.request_id,
             record.operation.value,
-            record.model,
+            one_line(record.model),  # a caller's own word, perhaps refused for what it holds
             "answered" if record.error is None else f"failed: {record.error}",
             record.ended - record.started,
             record.attempts,

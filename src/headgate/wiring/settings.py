@@ -10,45 +10,42 @@ and the measurement.
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 from headgate.core.call import Key
 from headgate.core.errors import ConfigurationError
 from headgate.policy.models import ModelPolicy
-from headgate.policy.redaction import redact
+from headgate.policy.quota.table import Quota, QuotaTable
 from headgate.wiring.keys import find_keys
+from headgate.wiring.options import (
+    Option,
+    Resolved,
+    base_url,
+    boolean,
+    model_name,
+    optional,
+    resolve_one,
+    seconds,
+    share,
+    whole_number,
+)
+from headgate.wiring.quotas import quota_table
 
-__all__ = ["OPTIONS", "GeminiSettings", "Option", "Resolved", "load_gemini", "resolve"]
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One setting: its name in `headgate.toml` and as an argument, its variable, its default.
-
-    `parse` takes text or a TOML value and raises `ValueError` with the allowed values.
-    """
-
-    name: str
-    variable: str
-    default: object
-    parse: Callable[[object], object]
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """The value of an option and where it came from."""
-
-    option: Option
-    value: object
-    origin: str
+__all__ = [
+    "OPTIONS",
+    "GeminiSettings",
+    "Option",
+    "Resolved",
+    "Survey",
+    "load_gemini",
+    "resolve",
+    "survey_gemini",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +57,7 @@ class GeminiSettings:
         keys_origin: the variable or file they came from.
         backoff_seconds: cool-down of a domain after a refusal without a hint.
         max_wait_seconds: longest wait of a call for a key, where it has no deadline.
+        quotas: everything that is declared, or None; the numbers beside it are its defaults.
     """
 
     keys: tuple[Key, ...]
@@ -75,59 +73,13 @@ class GeminiSettings:
     connect_timeout_seconds: float
     attempt_timeout_seconds: float
     stream_idle_seconds: float
+    quota_rpm: int | None = None
+    quota_tpm: int | None = None
+    quota_rpd: int | None = None
+    quota_tpd: int | None = None
+    quota_margin: float = 1.0
+    quotas: QuotaTable | None = None
     resolved: tuple[Resolved, ...] = field(repr=False, default=())
-
-
-_TRUE = {"true", "1", "yes", "on"}
-_FALSE = {"false", "0", "no", "off"}
-
-
-def _boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = str(value).strip().lower()
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    raise ValueError("true, false, 1, 0, yes, no, on or off")
-
-
-def _integer(least: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        allowed = ValueError(f"a whole number, {least} or more")
-        if isinstance(value, bool | float):
-            raise allowed
-        try:
-            number = int(str(value).strip())
-        except ValueError:
-            raise allowed from None
-        if number < least:
-            raise allowed
-        return number
-
-    return parse
-
-
-def _seconds(*, least: float) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        allowed = ValueError(f"a number of seconds, {least:g} or more")
-        if isinstance(value, bool):
-            raise allowed
-        try:
-            number = float(str(value).strip())
-        except ValueError:
-            raise allowed from None
-        if not math.isfinite(number) or number < least:
-            raise allowed
-        return number
-
-    return parse
-
-
-def _name(value: object) -> str:
-    text = str(value).strip()
-    if not isinstance(value, str) or not text or not text.isascii() or any(c in text for c in " ?#"):
-        raise ValueError("the name of a model, such as gemini-3.8-flash")
-    return text
 
 
 def _policy(value: object) -> ModelPolicy:
@@ -137,83 +89,58 @@ def _policy(value: object) -> ModelPolicy:
         raise ValueError(", ".join(ModelPolicy)) from None
 
 
-def _base_url(value: object) -> str:
-    text = str(value).strip().rstrip("/")
-    parts = urlsplit(text)
-    try:
-        port_is_good = parts.port is None or parts.port > 0
-    except ValueError:
-        port_is_good = False
-    good = parts.scheme in ("http", "https") and parts.hostname and not parts.username and port_is_good
-    if not good or parts.path or parts.query or parts.fragment:
-        raise ValueError(
-            "scheme and host without a path, such as https://proxy.example or http://127.0.0.1:8765"
-        )
-    return text
-
-
-def _optional(parse: Callable[[object], object]) -> Callable[[object], object]:
-    return lambda value: None if value is None else parse(value)
-
-
 GOOGLE = "https://generativelanguage.googleapis.com"
 
 OPTIONS: tuple[Option, ...] = (
-    Option("base_url", "HEADGATE_GEMINI_BASE_URL", GOOGLE, _base_url,
+    Option("base_url", "HEADGATE_GEMINI_BASE_URL", GOOGLE, base_url,
            "where Gemini calls go"),
-    Option("default_model", "GEMINI_DEFAULT_MODEL", "gemini-2.5-flash", _name,
+    Option("default_model", "GEMINI_DEFAULT_MODEL", "gemini-2.5-flash", model_name,
            "model of a generation that names none"),
-    Option("embedding_model", "GEMINI_EMBEDDING_MODEL", "gemini-embedding-001", _name,
+    Option("embedding_model", "GEMINI_EMBEDDING_MODEL", "gemini-embedding-001", model_name,
            "model of an embedding that names none"),
     Option("model_policy", "HEADGATE_MODEL_POLICY", ModelPolicy.SUCCESSOR, _policy,
            "what to do about a retired model"),
-    Option("rotation_enabled", "GEMINI_API_KEY_ROTATION_ENABLED", True, _boolean,
+    Option("rotation_enabled", "GEMINI_API_KEY_ROTATION_ENABLED", True, boolean,
            "whether keys beyond the first are used"),
-    Option("backoff_seconds", "GEMINI_API_KEY_ROTATION_BACKOFF_SECONDS", 60, _integer(1),
+    Option("backoff_seconds", "GEMINI_API_KEY_ROTATION_BACKOFF_SECONDS", 60, whole_number(1),
            "cool-down after a refusal without a hint"),
-    Option("max_retries", "GEMINI_API_KEY_ROTATION_MAX_RETRIES", 3, _integer(0),
+    Option("max_retries", "GEMINI_API_KEY_ROTATION_MAX_RETRIES", 3, whole_number(0),
            "extra tries of a call; rotations are free"),
-    Option("max_wait_seconds", "HEADGATE_MAX_WAIT_SECONDS", None, _optional(_seconds(least=0)),
+    Option("max_wait_seconds", "HEADGATE_MAX_WAIT_SECONDS", None, optional(seconds(least=0)),
            "longest wait for a key; unset: backoff_seconds"),
-    Option("connect_timeout_seconds", "HEADGATE_CONNECT_TIMEOUT_SECONDS", 10.0, _seconds(least=0.001),
+    Option("quota_rpm", "HEADGATE_QUOTA_RPM", None, optional(whole_number(1)),
+           "requests a minute of each project and model"),
+    Option("quota_tpm", "HEADGATE_QUOTA_TPM", None, optional(whole_number(1)),
+           "prompt tokens a minute of each project and model"),
+    Option("quota_rpd", "HEADGATE_QUOTA_RPD", None, optional(whole_number(1)),
+           "requests a day of each project and model"),
+    Option("quota_tpd", "HEADGATE_QUOTA_TPD", None, optional(whole_number(1)),
+           "prompt tokens a day of each project and model"),
+    Option("quota_margin", "HEADGATE_QUOTA_MARGIN", 1.0, share,
+           "share of each declared quota that is used"),
+    Option("connect_timeout_seconds", "HEADGATE_CONNECT_TIMEOUT_SECONDS", 10.0, seconds(least=0.001),
            "until a connection stands"),
-    Option("attempt_timeout_seconds", "HEADGATE_ATTEMPT_TIMEOUT_SECONDS", 300.0, _seconds(least=0.001),
+    Option("attempt_timeout_seconds", "HEADGATE_ATTEMPT_TIMEOUT_SECONDS", 300.0, seconds(least=0.001),
            "until a whole answer is in"),
-    Option("stream_idle_seconds", "HEADGATE_STREAM_IDLE_SECONDS", 120.0, _seconds(least=0.001),
+    Option("stream_idle_seconds", "HEADGATE_STREAM_IDLE_SECONDS", 120.0, seconds(least=0.001),
            "longest silence in a stream"),
 )  # fmt: skip
-"""Every setting of `[gemini]` in `headgate.toml` but `keys_file`, which names the file of keys."""
+"""Every setting of `[gemini]` in `headgate.toml` but `keys_file`, which names the file of keys, and the
+tables under `quota`, which `wiring/quotas.py` reads."""
 
 
 def resolve(
     arguments: Mapping[str, object], environ: Mapping[str, str], table: Mapping[str, object], file: str
 ) -> tuple[Resolved, ...]:
     """Each option's value and origin. Raises `ConfigurationError`: option, value, what is allowed."""
-    found = []
-    for option in OPTIONS:
-        if arguments.get(option.name) is not None:
-            raw, origin = arguments[option.name], f"argument {option.name}"
-        elif environ.get(option.variable, "").strip():
-            raw, origin = environ[option.variable], option.variable
-        elif option.name in table:
-            raw, origin = table[option.name], f"{file} [gemini] {option.name}"
-        else:
-            raw, origin = option.default, "default"
-        try:
-            value = option.parse(raw)
-        except ValueError as error:
-            shown = redact(str(raw), limit=80)
-            if "@" in shown:  # a URL with a password in it
-                shown = f"…@{shown.rpartition('@')[2]}"
-            raise ConfigurationError(f"{origin} is {shown!r}; it takes {error}.") from None
-        found.append(Resolved(option, value, origin))
-    return tuple(found)
+    return tuple(resolve_one(option, arguments, environ, table, file) for option in OPTIONS)
 
 
 def load_gemini(
     arguments: Mapping[str, object] | None = None,
     *,
     keys: tuple[Key, ...] | None = None,
+    quotas: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> GeminiSettings:
     """The settings of a Gemini client.
@@ -221,6 +148,7 @@ def load_gemini(
     Args:
         arguments: explicit values by option name; None means not given.
         keys: explicit keys, instead of those of the environment.
+        quotas: explicit tables of quotas, instead of those of the file.
         environ: instead of the process environment.
     """
     environ = os.environ if environ is None else environ  # noqa: TID251 - this room owns it
@@ -232,7 +160,63 @@ def load_gemini(
     values = {item.option.name: item.value for item in resolved}
     if values["max_wait_seconds"] is None:
         values["max_wait_seconds"] = float(cast("int", values["backoff_seconds"]))
-    return GeminiSettings(keys, origin, **values, resolved=resolved)  # type: ignore[arg-type] # parsed above
+    settings = GeminiSettings(keys, origin, **values, resolved=resolved)  # type: ignore[arg-type] # parsed above
+    return replace(settings, quotas=_quotas(settings, table, file, quotas))
+
+
+@dataclass(slots=True)
+class Survey:
+    """All there is to say about the settings, right and wrong.
+
+    Attributes:
+        file: the `headgate.toml` that was read, or None.
+        resolved: the options that are right.
+        keys, keys_origin: the keys, if they are right.
+        problems: a sentence for each thing that is wrong.
+    """
+
+    file: str | None = None
+    resolved: list[Resolved] = field(default_factory=list)
+    keys: tuple[Key, ...] = ()
+    keys_origin: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def survey_gemini(environ: Mapping[str, str] | None = None) -> Survey:
+    """Look at every setting on its own, so that one mistake does not hide the next. Never raises."""
+    environ = os.environ if environ is None else environ  # noqa: TID251 - this room owns it
+    found, table, file = Survey(), cast("Mapping[str, object]", {}), "headgate.toml"
+    try:
+        table, file = _read_table(environ)
+        found.file = file if Path(file).is_file() else None
+    except ConfigurationError as error:
+        found.problems.append(error.message)
+    for option in OPTIONS:
+        try:
+            found.resolved.append(resolve_one(option, {}, environ, table, file))
+        except ConfigurationError as error:
+            found.problems.append(error.message)
+    try:
+        named = cast("str | None", table.get("keys_file"))
+        found.keys, found.keys_origin = find_keys(environ, named)
+        if not found.problems:
+            load_gemini(keys=found.keys, environ=environ)
+    except ConfigurationError as error:
+        found.problems.append(error.message)
+    return found
+
+
+def _quotas(
+    settings: GeminiSettings,
+    table: Mapping[str, object],
+    file: str,
+    given: Mapping[str, object] | None,
+) -> QuotaTable | None:
+    default = Quota(settings.quota_rpm, settings.quota_tpm, settings.quota_rpd, settings.quota_tpd)
+    if given is not None:
+        return quota_table(default, given, settings.quota_margin, "argument quotas")
+    tables = cast("Mapping[str, object]", table.get("quota", {}))
+    return quota_table(default, tables, settings.quota_margin, f"{file} [gemini.quota]")
 
 
 def _read_table(environ: Mapping[str, str]) -> tuple[Mapping[str, object], str]:
@@ -252,9 +236,13 @@ def _read_table(environ: Mapping[str, str]) -> tuple[Mapping[str, object], str]:
     table = content.get("gemini", {})
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: gemini must be a table, written as [gemini].")
-    _refuse_unknown(table, {option.name for option in OPTIONS} | {"keys_file"}, f"{path} [gemini]")
+    _refuse_unknown(
+        table, {option.name for option in OPTIONS} | {"keys_file", "quota"}, f"{path} [gemini]"
+    )
     if not isinstance(table.get("keys_file", ""), str):
         raise ConfigurationError(f"{path} [gemini] keys_file takes the path of a file.")
+    if not isinstance(table.get("quota", {}), dict):
+        raise ConfigurationError(f"{path} [gemini.quota] must be a table of models and projects.")
     return table, str(path)
 
 

@@ -34,6 +34,10 @@ from headgate.policy.leases import Unready
 __all__ = ["Attempt"]
 
 
+_TIME_TO_SEND = 0.001
+"""Seconds, the least that a wait must leave of a deadline."""
+
+
 class Attempt:
     """Repeats what is behind it until there is an answer or no point in going on.
 
@@ -68,13 +72,14 @@ class Attempt:
         """Raises what `core/errors.py` lists: upstream, quota, no usable key, deadline."""
         while True:
             self._check_deadline(passage)
+            passage.wait_bound = self._wait_bound(passage)
             try:
                 return await onward(passage)
             except (NoKeyReady, AttemptFailed) as caught:
                 signal = caught
             # Dealt with outside of the handler: what a user sees must not drag our signals along.
             if isinstance(signal, NoKeyReady):
-                await self._wait_for_key(passage, signal.unready)
+                await self._wait_for_key(passage, signal)
             else:
                 await self._after(passage, signal)
 
@@ -117,20 +122,24 @@ class Attempt:
         passage.prefer = passage.lease
         await self._sleep(passage, WaitFor.RETRY, delay)
 
-    async def _wait_for_key(self, passage: Passage, unready: Unready) -> None:
-        if unready.recovers is None:
-            self._no_usable_key(passage, unready)
-        now = self._clock.monotonic()
-        wait = max(0.0, unready.recovers - now)
-        if passage.call.deadline is not None:
-            fits = now + wait < passage.call.deadline  # a wait to the deadline leaves no time to send
-        else:
-            fits = wait <= passage.call.max_wait > 0
-        if passage.retries >= self._max_retries or not fits:
-            self._exhausted(passage, unready, wait)
+    async def _wait_for_key(self, passage: Passage, signal: NoKeyReady) -> None:
+        if signal.wait is None:
+            self._no_usable_key(passage, signal.unready)
+        if signal.final or passage.wait_bound <= 0 or signal.wait > passage.wait_bound:
+            self._exhausted(passage, signal.unready, signal.wait)
         passage.prefer = None
         passage.refused_by.clear()
-        await self._sleep(passage, WaitFor.KEY, wait)
+        await self._sleep(passage, WaitFor.KEY, signal.wait)
+
+    def _wait_bound(self, passage: Passage) -> float:
+        """Seconds the call may wait for a key. A wait costs a retry, so without one left: none."""
+        if passage.retries >= self._max_retries:
+            return 0.0
+        bound = passage.call.max_wait
+        if passage.call.deadline is not None:
+            left = passage.call.deadline - self._clock.monotonic()
+            bound = min(bound, left - _TIME_TO_SEND)  # a wait to the very deadline would be for nothing
+        return bound
 
     async def _sleep(self, passage: Passage, reason: WaitFor, seconds: float) -> None:
         passage.retries += 1
@@ -165,7 +174,7 @@ class Attempt:
         error = QuotaExhaustedError(
             f"{_count(unready.cooling, self._total_keys)} out of quota for {passage.model}; the first "
             f"recovers in {wait:.0f} s.{self._last_words(passage)} Wait that long, allow a longer wait "
-            "(max_wait_seconds or timeout), or add a key of another project.",
+            "(max_wait_seconds or timeout), or add a key of another project or organisation.",
             total_keys=self._total_keys,
             retry_after=wait,
             request_id=passage.call.request_id,
@@ -229,7 +238,7 @@ _WHAT_TO_DO = {
     "server": "Try again; if it lasts, a shorter prompt or another model may help.",
     "network": "Check the network and the base URL, then try again.",
     "timeout": "Try again, or allow more time.",
-    "protocol": "Check that the base URL leads to the Gemini API and that no proxy changes answers.",
+    "protocol": "Check that the base URL leads to the provider's API, and no proxy is between.",
     "tls": "Check the machine's certificates and clock; verification is never switched off.",
     "egress": "Call from a supported region: every key is refused alike.",
     "resource": "Use a key of the project that owns it, or upload it again.",

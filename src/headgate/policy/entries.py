@@ -1,0 +1,42 @@
+"""The parts a key ring is made of."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from headgate.core.call import Key
+from headgate.policy.leases import KeyStats, Park
+
+__all__ = ["Domain", "Entry", "Queue"]
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A key and what it went through."""
+
+    key: Key
+    index: int
+    domain: int
+    stats: KeyStats = field(default_factory=KeyStats)
+    disabled: str | None = None
+    denied: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Domain:
+    """A domain: its keys and its cool-downs."""
+
+    keys: deque[Entry] = field(default_factory=deque)  # enabled ones, used longest ago first
+    parks: dict[str, Park] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Queue:
+    """The domains as one model sees them; each stands in one place of it."""
+
+    seen: int = 0  # domains below this number have left the list of those not yet seen
+    ready: deque[int] = field(default_factory=deque)
+    cooling: list[tuple[float, int]] = field(default_factory=list)
+    probes: list[tuple[float, int]] = field(default_factory=list)
+    dead: set[int] = field(default_factory=set)

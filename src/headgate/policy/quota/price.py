@@ -1,0 +1,38 @@
+"""Which of the sampled domains is cheapest: an exponential price in integers.
+
+price = Σ over limits of need / L × exp(4 × used / L): what a call takes of each limit, dearer the
+fuller the limit is. It is the price of online packing with exponential weights, with the choice of four
+samples instead of all; docs/explanation/ledger.md compares it with simpler rules.
+
+Integers only, one table for the exponential, one generator for the samples: the Lua script does the
+same, so the two stores choose alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+__all__ = ["EXPONENTIAL", "SAMPLES", "next_random", "price"]
+
+SAMPLES = 4
+STEPS = 64
+
+EXPONENTIAL: tuple[int, ...] = tuple(
+    round(1000 * math.exp(4 * step / STEPS)) for step in range(STEPS + 1)
+)
+"""1000 × exp(4 × step / 64): u/L in 64 steps. Costs no throughput against the exact function."""
+
+
+def price(terms: Iterable[tuple[int, int, int]]) -> int:
+    """The price of a call: terms are (need, used, limit). All products stay below 2⁵³."""
+    total = 0
+    for need, used, limit in terms:
+        step = min(STEPS, max(0, used) * STEPS // limit)
+        total += min(need, limit) * EXPONENTIAL[step] * 1000 // limit
+    return total
+
+
+def next_random(state: int) -> int:
+    """The minimal-standard generator (Park and Miller, 1988): state in [1, 2³¹ − 2]."""
+    return state * 16807 % 2147483647

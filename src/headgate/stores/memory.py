@@ -1,0 +1,83 @@
+"""Quota ledgers of one process: nothing to install, and the same answers as the shared store gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+
+from headgate.core.ports import Clock
+from headgate.core.quota import Batch, BatchReply, Limit, Penalty
+from headgate.policy.days import next_reset
+from headgate.policy.quota.ledger import QuotaLedger
+
+__all__ = ["MemoryStore"]
+
+DAYS_AHEAD = 3
+"""Resets kept ready: more than a call can last, and they are renewed daily."""
+
+
+class MemoryStore:
+    """A `QuotaStore` in this process. Threads and event loops may share it.
+
+    Args:
+        clock: where time comes from. The ledger goes by the wall clock at the start plus monotonic
+            time, so it neither stops nor jumps when the wall clock is set.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._origin = clock.wall() - clock.monotonic()
+        self._lock = Lock()
+        self._groups: dict[str, QuotaLedger] = {}
+
+    async def declare(self, group: str, domains: Sequence[Sequence[Limit]]) -> None:
+        """Make a group with these limits, if there is none yet."""
+        with self._lock:
+            if group not in self._groups:
+                self._groups[group] = QuotaLedger(domains)
+
+    async def transact(self, group: str, batch: Batch) -> BatchReply:
+        """One atomic step. Raises `KeyError` for a group that was not declared."""
+        with self._lock:
+            ledger = self._groups[group]
+            now = int((self._origin + self._clock.monotonic()) * 1000)
+            self._renew_resets(ledger, now)
+            for settle in batch.settles:
+                ledger.settle(settle.rid, settle.costs, now, served=settle.served)
+            for rid in batch.cancels:
+                ledger.cancel(rid, now)
+            for rid in batch.renews:
+                ledger.renew(rid, now)
+            for penalty in batch.penalties:
+                _apply(ledger, penalty, now)
+            seed, answers = batch.seed, []
+            for ask in batch.asks:
+                answers.append(ledger.acquire(ask, now, seed))
+                seed = seed % 2147483646 + 1
+            return BatchReply(tuple(answers), ledger.advance(now))
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+    @staticmethod
+    def _renew_resets(ledger: QuotaLedger, now: int) -> None:
+        ahead = [reset for reset in ledger.resets if reset > now]
+        if len(ahead) >= DAYS_AHEAD - 1:
+            return
+        reset = float(now // 1000)
+        ledger.resets = []
+        for _ in range(DAYS_AHEAD):
+            reset = next_reset(reset)
+            ledger.resets.append(int(reset * 1000))
+
+
+def _apply(ledger: QuotaLedger, penalty: Penalty, now: int) -> None:
+    handle = penalty.domain
+    if penalty.limit is not None:
+        ledger.learn(handle, penalty.limit, now)
+    if penalty.shut is not None:
+        ledger.shut(handle, now, shut=penalty.shut)
+    if penalty.until == 0:
+        ledger.reopen(handle, now)
+    elif penalty.until is not None:
+        ledger.penalize(handle, penalty.until, now, canary=penalty.canary)

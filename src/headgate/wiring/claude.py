@@ -1,0 +1,205 @@
+"""The engine of a Claude client: its settings and keys out of the environment, and who meets whom.
+
+    ANTHROPIC_API_KEYS = entry ("," entry)*        entry = key ["|" name ["|" organisation]]
+
+Settings follow wiring/settings.py: an explicit argument, a variable that is set, the default. What is
+not about a provider (timeouts, what to do about retired models) is set by the same variables.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from headgate.core.call import Key
+from headgate.core.errors import NoKeysError
+from headgate.core.ports import Clock, Observer, Transport
+from headgate.engine.pipeline import Pipeline
+from headgate.engine.pool import KeyPool
+from headgate.engine.stages.attempt import Attempt
+from headgate.engine.stages.prepare import Prepare
+from headgate.engine.stages.reserve import Reserve
+from headgate.engine.stages.send import Send
+from headgate.policy.backoff import Backoff
+from headgate.policy.keyring import KeyRing
+from headgate.policy.models import ModelPolicy
+from headgate.providers.anthropic import AnthropicProvider
+from headgate.wiring.build import Engine
+from headgate.wiring.keys import parse_keys, secret_from_file, single_key
+from headgate.wiring.options import (
+    Option,
+    Resolved,
+    base_url,
+    boolean,
+    model_name,
+    resolve_one,
+    seconds,
+    whole_number,
+)
+from headgate.wiring.presets import anthropic_default_model, anthropic_registry
+from headgate.wiring.settings import OPTIONS
+
+__all__ = ["CLAUDE_OPTIONS", "ClaudeSettings", "build_claude", "find_claude_keys", "load_claude"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaudeSettings:
+    """What a Claude client is built from. Times in seconds.
+
+    Attributes:
+        keys: at least one; shown without values.
+        keys_origin: the variable or file they came from.
+        version: sent as `anthropic-version`.
+        max_tokens: longest answer of a call that does not say.
+        backoff_seconds: cool-down of an organisation after a refusal without a hint.
+        max_wait_seconds: longest wait of a call for a key, where it has no deadline.
+    """
+
+    keys: tuple[Key, ...]
+    keys_origin: str
+    base_url: str
+    version: str
+    default_model: str
+    max_tokens: int
+    model_policy: ModelPolicy
+    rotation_enabled: bool
+    backoff_seconds: int
+    max_retries: int
+    max_wait_seconds: float
+    connect_timeout_seconds: float
+    attempt_timeout_seconds: float
+    stream_idle_seconds: float
+    resolved: tuple[Resolved, ...] = field(repr=False, default=())
+
+
+def _version(value: object) -> str:
+    text = str(value).strip()
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        raise ValueError("a date, such as 2023-06-01")
+    return text
+
+
+_SHARED = {option.name: option for option in OPTIONS}
+
+CLAUDE_OPTIONS: tuple[Option, ...] = (
+    Option("base_url", "HEADGATE_ANTHROPIC_BASE_URL", "https://api.anthropic.com", base_url,
+           "where Claude calls go"),
+    Option("version", "HEADGATE_ANTHROPIC_VERSION", "2023-06-01", _version,
+           "anthropic-version"),
+    Option("default_model", "HEADGATE_ANTHROPIC_MODEL", anthropic_default_model(), model_name,
+           "model of a call that names none"),
+    Option("max_tokens", "HEADGATE_ANTHROPIC_MAX_TOKENS", 4096, whole_number(1),
+           "longest answer of a call that does not say"),
+    Option("rotation_enabled", "HEADGATE_ANTHROPIC_ROTATION_ENABLED", True, boolean,
+           "whether keys beyond the first are used"),
+    Option("backoff_seconds", "HEADGATE_ANTHROPIC_BACKOFF_SECONDS", 60, whole_number(1),
+           "cool-down after a refusal without a hint"),
+    Option("max_retries", "HEADGATE_ANTHROPIC_MAX_RETRIES", 3, whole_number(0),
+           "extra tries of a call; rotations are free"),
+    Option("attempt_timeout_seconds", "HEADGATE_ANTHROPIC_ATTEMPT_TIMEOUT_SECONDS", 600.0,
+           seconds(least=0.001), "until a whole answer is in"),
+    _SHARED["model_policy"],
+    _SHARED["max_wait_seconds"],
+    _SHARED["connect_timeout_seconds"],
+    _SHARED["stream_idle_seconds"],
+)  # fmt: skip
+"""Every setting of a Claude client but its keys."""
+
+
+def load_claude(
+    arguments: Mapping[str, object] | None = None,
+    *,
+    keys: tuple[Key, ...] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ClaudeSettings:
+    """The settings of a Claude client.
+
+    Args:
+        arguments: explicit values by option name; None means not given.
+        keys: explicit keys, instead of those of the environment.
+        environ: instead of the process environment.
+
+    Raises:
+        ConfigurationError: a setting is wrong; `NoKeysError`, `KeyFormatError` for the keys.
+    """
+    environ = os.environ if environ is None else environ  # noqa: TID251 - read here, once
+    given = arguments or {}
+    resolved = tuple(resolve_one(option, given, environ, {}, "") for option in CLAUDE_OPTIONS)
+    origin = "argument keys"
+    if keys is None:
+        keys, origin = find_claude_keys(environ)
+    values = {item.option.name: item.value for item in resolved}
+    if values["max_wait_seconds"] is None:
+        values["max_wait_seconds"] = float(str(values["backoff_seconds"]))
+    return ClaudeSettings(keys, origin, **values, resolved=resolved)  # type: ignore[arg-type] # parsed above
+
+
+def find_claude_keys(environ: Mapping[str, str]) -> tuple[tuple[Key, ...], str]:
+    """The keys, and where they were found.
+
+    The first of these that holds a key: `ANTHROPIC_API_KEYS`, `ANTHROPIC_API_KEYS_FILE`,
+    `ANTHROPIC_API_KEY`, `ANTHROPIC_API_KEY_FILE`.
+    """
+    for variable in ("ANTHROPIC_API_KEYS", "ANTHROPIC_API_KEY"):
+        for source in (variable, f"{variable}_FILE"):
+            text = environ.get(source, "").strip()
+            if text and source != variable:
+                text = secret_from_file(text, source, environ).strip()
+            if text and variable == "ANTHROPIC_API_KEY":
+                text = f"{single_key(text, source, 'ANTHROPIC_API_KEYS')}|primary"
+            if keys := parse_keys(text, source, group="organisation"):
+                return keys, source
+    raise NoKeysError(
+        "No Claude key found. Set ANTHROPIC_API_KEYS to key|name|organisation entries separated by "
+        "commas, or ANTHROPIC_API_KEY to one key; each may stand in a file that the variable with "
+        "_FILE at its end names."
+    )
+
+
+def build_claude(
+    settings: ClaudeSettings,
+    *,
+    clock: Clock,
+    observer: Observer,
+    warn: Callable[[str], None],
+    transport: Transport | None = None,
+    chance: Callable[[], float] = random.random,  # noqa: TID251 - chance enters the engine here
+) -> Engine:
+    """The engine of one Claude client. No I/O, no event loop needed."""
+    provider = AnthropicProvider(settings.base_url, settings.version)
+    ring = KeyRing(
+        settings.keys, rotation=settings.rotation_enabled, fallback=float(settings.backoff_seconds)
+    )
+    pool = KeyPool(ring, clock)
+    outside = transport or _http(settings, clock)
+    attempt = Attempt(
+        clock,
+        observer,
+        chance,
+        max_retries=settings.max_retries,
+        backoff=Backoff(),
+        retry_timeouts=True,  # as for Gemini: a message has no effect but its bill
+        total_keys=len(pool),
+    )
+    pipeline = Pipeline(
+        prepare=Prepare(provider, anthropic_registry(), settings.model_policy, clock, warn),
+        attempt=attempt,
+        reserve=Reserve(pool, clock, observer),
+        send=Send(provider, outside),
+        clock=clock,
+        observer=observer,
+    )
+    return Engine(pipeline, pool, outside, clock)
+
+
+def _http(settings: ClaudeSettings, clock: Clock) -> Transport:
+    # aiohttp takes a tenth of a second to import; scripts that only look at keys need not wait for it.
+    from headgate.transport.http import HttpTransport, Timeouts  # noqa: PLC0415
+
+    timeouts = Timeouts(
+        settings.connect_timeout_seconds, settings.attempt_timeout_seconds, settings.stream_idle_seconds
+    )
+    return HttpTransport(clock, timeouts)

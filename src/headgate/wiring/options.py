@@ -1,0 +1,165 @@
+"""Options: what one setting is, how its value is parsed, and where it came from.
+
+Parsers take text or a TOML value and raise `ValueError` with the allowed values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from headgate.core.errors import ConfigurationError
+from headgate.policy.redaction import redact
+
+__all__ = [
+    "Option",
+    "Resolved",
+    "base_url",
+    "boolean",
+    "model_name",
+    "optional",
+    "resolve_one",
+    "seconds",
+    "share",
+    "whole_number",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting: its name in `headgate.toml` and as an argument, its variable, its default.
+
+    `parse` takes text or a TOML value and raises `ValueError` with the allowed values.
+    """
+
+    name: str
+    variable: str
+    default: object
+    parse: Callable[[object], object]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The value of an option and where it came from."""
+
+    option: Option
+    value: object
+    origin: str
+
+
+_TRUE = {"true", "1", "yes", "on"}
+_FALSE = {"false", "0", "no", "off"}
+
+
+def boolean(value: object) -> bool:
+    """Yes or no, in the words people use for it."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ValueError("true, false, 1, 0, yes, no, on or off")
+
+
+def whole_number(least: int) -> Callable[[object], int]:
+    """A parser of whole numbers from `least` on."""
+
+    def parse(value: object) -> int:
+        allowed = ValueError(f"a whole number, {least} or more")
+        if isinstance(value, bool | float):
+            raise allowed
+        try:
+            number = int(str(value).strip())
+        except ValueError:
+            raise allowed from None
+        if number < least:
+            raise allowed
+        return number
+
+    return parse
+
+
+def seconds(*, least: float) -> Callable[[object], float]:
+    """A parser of finite seconds from `least` on."""
+
+    def parse(value: object) -> float:
+        allowed = ValueError(f"a number of seconds, {least:g} or more")
+        if isinstance(value, bool):
+            raise allowed
+        try:
+            number = float(str(value).strip())
+        except ValueError:
+            raise allowed from None
+        if not math.isfinite(number) or number < least:
+            raise allowed
+        return number
+
+    return parse
+
+
+def share(value: object) -> float:
+    """A part of a whole: above 0 and up to 1."""
+    try:
+        number = float(str(value).strip())
+    except ValueError:
+        number = math.nan
+    if isinstance(value, bool) or not 0 < number <= 1:
+        raise ValueError("a share above 0 and up to 1")
+    return number
+
+
+def model_name(value: object) -> str:
+    """The name of a model."""
+    text = str(value).strip()
+    if not isinstance(value, str) or not text or not text.isascii() or any(c in text for c in " ?#"):
+        raise ValueError("the name of a model, such as gemini-3.8-flash")
+    return text
+
+
+def base_url(value: object) -> str:
+    """Scheme and host, without a path."""
+    text = str(value).strip().rstrip("/")
+    parts = urlsplit(text)
+    try:
+        port_is_good = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_good = False
+    good = parts.scheme in ("http", "https") and parts.hostname and not parts.username and port_is_good
+    if not good or parts.path or parts.query or parts.fragment:
+        raise ValueError(
+            "scheme and host without a path, such as https://proxy.example or http://127.0.0.1:8765"
+        )
+    return text
+
+
+def optional(parse: Callable[[object], object]) -> Callable[[object], object]:
+    """A parser that lets None stand."""
+    return lambda value: None if value is None else parse(value)
+
+
+def resolve_one(
+    option: Option,
+    arguments: Mapping[str, object],
+    environ: Mapping[str, str],
+    table: Mapping[str, object],
+    file: str,
+) -> Resolved:
+    """The value of an option: argument, variable, file, default. Raises `ConfigurationError`."""
+    if arguments.get(option.name) is not None:
+        raw, origin = arguments[option.name], f"argument {option.name}"
+    elif environ.get(option.variable, "").strip():
+        raw, origin = environ[option.variable], option.variable
+    elif option.name in table:
+        raw, origin = table[option.name], f"{file} [gemini] {option.name}"
+    else:
+        raw, origin = option.default, "default"
+    try:
+        return Resolved(option, option.parse(raw), origin)
+    except ValueError as error:
+        shown = redact(str(raw), limit=80)
+        if "@" in shown:  # a URL with a password in it
+            shown = f"…@{shown.rpartition('@')[2]}"
+        raise ConfigurationError(f"{origin} is {shown!r}; it takes {error}.") from None
