@@ -121,8 +121,9 @@ def test_s2_05_a_million_callers_are_one_label() -> None:
 
 def test_s2_05_the_gauge_is_the_lowest_of_its_class_and_fades(world: World) -> None:
     async def main(limiter: RateLimiter, _: Any) -> None:
-        await limiter.check_rate_limit("user:low", 10, 600, cost=8)
         await limiter.check_rate_limit("user:high", 10, 600)
+        await limiter.check_rate_limit("user:low", 10, 600, cost=8)
+        await limiter.check_rate_limit("user:other", 10, 600, cost=3)
 
     world.run(main)
     for _ in range(2):  # reading changes nothing

@@ -101,7 +101,7 @@ async def test_s2_15_fail_closed_refuses_and_says_that_it_was_the_store(clock: V
     with pytest.raises(RateLimitExceeded) as refused:
         await limiter.check_rate_limit("user:1", 10, 60)
     assert str(refused.value) == "Rate limit exceeded. Retry after 1 seconds"
-    assert refused.value.kind == "store"
+    assert (refused.value.kind, refused.value.http_status) == ("store", 503)
     assert isinstance(refused.value.__cause__, StoreError)
     assert samples(registry, "cak_rate_limit_checks_total")["user", "error"] == 1
 

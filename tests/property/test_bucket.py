@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import redis.asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests import valkey
 from tests.limits import with_test_time
@@ -49,7 +49,7 @@ def test_no_interval_admits_more_than_its_share(rule: Rule, steps: list[tuple[in
             assert total <= rule.requests + rate * (moment - passed[first][0])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(RULES, st.lists(GAPS, min_size=1, max_size=20), st.integers(1, 5))
 def test_retry_after_suffices_and_is_at_most_a_second_too_long(
     rule: Rule, gaps: list[int], cost: int
@@ -70,7 +70,7 @@ def test_retry_after_suffices_and_is_at_most_a_second_too_long(
         assert not take([shape], [state], now + exact, cost)[2][0].wait_us
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(RULES, st.lists(GAPS, min_size=1, max_size=20), st.integers(-(10**9), 10**9))
 def test_looking_often_refills_nothing_twice(rule: Rule, gaps: list[int], step: int) -> None:
     """The same bucket, looked at or left alone, holds the same; a level is never out of bounds."""
@@ -89,7 +89,7 @@ def test_looking_often_refills_nothing_twice(rule: Rule, gaps: list[int], step: 
         assert stepped.units == often.units
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(1, 10**6), st.floats(1e-6, 1e6, allow_nan=False))
 def test_any_window_becomes_a_rule_that_is_no_looser(requests: int, seconds: float) -> None:
     rule = rule_of(requests, seconds)
@@ -124,6 +124,12 @@ STEPS = st.one_of(
 )
 
 
+COARSE = ("take", Ask("user:1", (Rule(999_983, 86_400_000),)))
+"""A bucket whose ticks are ten microseconds long."""
+
+MINUTE = ("take", Ask("user:1", (Rule(3, 60_000),)))
+
+
 class _SteppingClock:
     """Monotonic for nobody: memory is shown the same steps back that the server sees."""
 
@@ -154,6 +160,9 @@ class _Exact(float):
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(STEPS, min_size=1, max_size=40))
+@example(history=[COARSE, ("later", 15), COARSE, ("later", 15), COARSE, ("later", 5), COARSE])
+@example(history=[MINUTE, ("later", -60_000_000), MINUTE, ("later", 61_000_000), MINUTE])
+@example(history=[MINUTE, ("later", -60_000_001), MINUTE, ("later", 30_000_000), MINUTE])
 def test_memory_and_script_agree(
     history: list[tuple[str, Any]], valkey_server: Any, monkeypatch: Any
 ) -> None:

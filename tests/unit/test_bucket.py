@@ -51,6 +51,15 @@ def test_a_denial_changes_nothing() -> None:
     assert [level.wait_us for level in levels] == [1_000_000, 0]
 
 
+def test_time_between_two_ticks_is_not_lost() -> None:
+    shape = shape_of(Rule(999_983, 86_400_000))
+    assert shape.tick_us == 10
+    state = State(0, 0)
+    for now in (15, 30, 35, 49):
+        _, (state,), _ = take([shape], [state], now, 0)
+    assert state == State(4 * shape.per_tick, 40)
+
+
 def test_all_keys_of_an_identifier_share_a_hash_tag() -> None:
     for who in ("user-1", "}", "a}b{c", "{}", "%"):
         tags = set()

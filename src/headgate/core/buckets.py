@@ -90,3 +90,5 @@ class RateLimitExceeded(HeadgateError):  # noqa: N818 - the accepted name
         super().__init__(
             f"Rate limit exceeded. Retry after {seconds} seconds", kind=kind, retry_after=seconds
         )
+        if kind == "store":  # nothing is known about the caller: the service is what failed
+            self.http_status = 503

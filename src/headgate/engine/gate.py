@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush
 from secrets import token_hex
 from threading import Lock
 
-from headgate.core.errors import InvalidCallError
+from headgate.core.errors import InvalidCallError, StoreError
 from headgate.core.ports import Clock, QuotaStore
 from headgate.core.quota import Ask, Batch, Costs, Counts, Grant, Refusal, Settlement
 from headgate.engine.passage import NoKeyReady
@@ -262,7 +262,12 @@ class QuotaGate:
             asks=(self._ask_of(want, exclude),),
             seed=int(self._chance() * _SEEDS) + 1,
         )
-        reply = await self._store.transact(line.group, batch)
+        try:
+            reply = await self._store.transact(line.group, batch)
+        except (StoreError, asyncio.CancelledError):
+            with self._lock:  # it may have been granted: nobody will use it
+                line.settles.append(want.rid)
+            raise
         (answer,) = reply.answers
         if isinstance(answer, Grant):
             lease = self._pool.lease_in(answer.domain, want.model, want.rid, want.prefer)
