@@ -15,6 +15,7 @@ numbers (requests or tokens). `admit` is `room` and `charge` in one step.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Protocol
 
@@ -44,7 +45,7 @@ class Quota(Protocol):
         """Seconds until there is room if nobody else comes; 0 if there is, `inf` if never."""
 
 
-class _Windowed:
+class _Windowed(ABC):
     """Counts per window; the subclass says where windows begin and end."""
 
     def __init__(self, limit: int) -> None:
@@ -52,8 +53,9 @@ class _Windowed:
         self._start = -math.inf
         self._sum = 0
 
+    @abstractmethod
     def bounds(self, now: float) -> tuple[float, float]:
-        raise NotImplementedError
+        """When the window that `now` lies in begins and ends."""
 
     def used(self, now: float) -> float:
         start, _ = self.bounds(now)

@@ -11,6 +11,7 @@ Any test runner that collects methods named `test_…` will do. Each test is an 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -84,16 +85,16 @@ class Tried:
         await self.pass_time(instant - (await self.do()).now)
 
 
-class StoreContract:
+class StoreContract(ABC):
     """The suite. Say how a store is made and how its time passes."""
 
+    @abstractmethod
     async def make(self) -> QuotaStore:
         """A new store without groups."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def pass_time(self, milliseconds: int) -> None:
         """Let so much time of the store's clock pass."""
-        raise NotImplementedError
 
     def run(self, test: Callable[[Tried], Coroutine[Any, Any, None]]) -> None:
         """Run one test."""
