@@ -9,7 +9,6 @@ not about a provider (timeouts, what to do about retired models) is set by the s
 from __future__ import annotations
 
 import os
-import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +16,9 @@ from dataclasses import dataclass, field
 from headgate.core.call import Key
 from headgate.core.errors import NoKeysError
 from headgate.core.ports import Clock, Observer, Transport
-from headgate.engine.pipeline import Pipeline
-from headgate.engine.pool import KeyPool
-from headgate.engine.stages.attempt import Attempt
-from headgate.engine.stages.prepare import Prepare
-from headgate.engine.stages.reserve import Reserve
-from headgate.engine.stages.send import Send
-from headgate.policy.backoff import Backoff
-from headgate.policy.keyring import KeyRing
 from headgate.policy.models import ModelPolicy
 from headgate.providers.anthropic import AnthropicProvider
-from headgate.wiring.build import Engine
+from headgate.wiring.build import CHANCE, Engine, assemble
 from headgate.wiring.keys import parse_keys, secret_from_file, single_key
 from headgate.wiring.options import (
     Option,
@@ -166,40 +157,16 @@ def build_claude(
     observer: Observer,
     warn: Callable[[str], None],
     transport: Transport | None = None,
-    chance: Callable[[], float] = random.random,  # noqa: TID251 - chance enters the engine here
+    chance: Callable[[], float] = CHANCE,
 ) -> Engine:
     """The engine of one Claude client. No I/O, no event loop needed."""
-    provider = AnthropicProvider(settings.base_url, settings.version)
-    ring = KeyRing(
-        settings.keys, rotation=settings.rotation_enabled, fallback=float(settings.backoff_seconds)
-    )
-    pool = KeyPool(ring, clock)
-    outside = transport or _http(settings, clock)
-    attempt = Attempt(
-        clock,
-        observer,
-        chance,
-        max_retries=settings.max_retries,
-        backoff=Backoff(),
-        retry_timeouts=True,  # as for Gemini: a message has no effect but its bill
-        total_keys=len(pool),
-    )
-    pipeline = Pipeline(
-        prepare=Prepare(provider, anthropic_registry(), settings.model_policy, clock, warn),
-        attempt=attempt,
-        reserve=Reserve(pool, clock, observer),
-        send=Send(provider, outside),
+    return assemble(
+        settings,
+        AnthropicProvider(settings.base_url, settings.version),
+        anthropic_registry(),
         clock=clock,
         observer=observer,
+        warn=warn,
+        transport=transport,
+        chance=chance,
     )
-    return Engine(pipeline, pool, outside, clock)
-
-
-def _http(settings: ClaudeSettings, clock: Clock) -> Transport:
-    # aiohttp takes a tenth of a second to import; scripts that only look at keys need not wait for it.
-    from headgate.transport.http import HttpTransport, Timeouts  # noqa: PLC0415
-
-    timeouts = Timeouts(
-        settings.connect_timeout_seconds, settings.attempt_timeout_seconds, settings.stream_idle_seconds
-    )
-    return HttpTransport(clock, timeouts)
