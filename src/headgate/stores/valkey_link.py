@@ -181,6 +181,11 @@ class _ServerLink:
             self._open.discard(connection)
             if connection in self._free:
                 self._free.remove(connection)
+            # Cut, not closed: closing would first wait for what is still to be written, and a loop that
+            # ends meanwhile would leave the socket open. redis-py has no public way to say so.
+            writer = getattr(connection, "_writer", None)
+            if writer is not None:
+                writer.transport.abort()
             with suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)
 
