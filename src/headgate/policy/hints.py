@@ -24,7 +24,7 @@ def header_hint(headers: Mapping[str, str]) -> float | None:
         return wait
     try:
         return _usable((parsedate_to_datetime(value) - now).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
