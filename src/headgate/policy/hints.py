@@ -32,7 +32,7 @@ def header_date(headers: Mapping[str, str]) -> datetime | None:
     """The moment of the answer by the upstream's clock."""
     try:
         return parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
