@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.core.outcome import RULES, Booking, Kind, Next
@@ -171,7 +171,6 @@ def test_a_key_is_found_by_its_shape() -> None:
     assert "CANARY" not in redact("key sk-ant-api03-CANARY-0123456789 is revoked")
 
 
-@settings(suppress_health_check=list(HealthCheck))
 @given(
     st.integers(300, 599),
     st.dictionaries(st.sampled_from(["retry-after", "date"]), st.text()),
