@@ -68,7 +68,7 @@ _SURE_PHONE = re.compile(
 _PHONE_WORDS = frozenset(
     "phone phones telephone tel telefon telefonnummer telefone telefono teléfono téléphone telefoon "
     "puhelin mobile mobil móvil cell cellular cellphone handy whatsapp fax desk office landline hotline "
-    "sms call called calling dial dialed ring reach reached answering registered".split()
+    "sms call called calling dial dialed ring reach reached answering registered".split()  # noqa: SIM905
 )
 _PHONE_PHRASES = ("text me", "message to", "messages to", "my number")
 _WORDS = re.compile(r"[^\W\d_]+")
@@ -80,11 +80,10 @@ _CARD_WORDS = re.compile(
 )
 _STREET = re.compile(r"[ ][^\W\d_]")
 _SSN_WORDS = re.compile(r"\b(?:ssn|social security)\b", re.IGNORECASE)
-_OTHER_NUMBER = re.compile(
-    r"(?:\b(?:order|invoice|licen[cs]e|zip|postal|box|apt|suite|unit|ticket|case|ref(?:erence)?|isbn|issn|"
-    r"version|build|release|serial|sku|part|model|rfc|pid|port|line|page|patent|tracking|policy|flight|"
-    r"customer|account|acct|invoice|id|no|nr)\b[ .:#]*)\Z",
-    re.IGNORECASE,
+_OTHER_NUMBERS = frozenset(
+    "account acct apt box build case customer flight id invoice isbn issn license licence line model nr no "
+    "order page part patent pid policy port postal ref reference release rfc serial sku suite ticket "
+    "tracking unit version zip".split()  # noqa: SIM905 - a list of words reads as one
 )
 _VERSION = re.compile(
     r"(?:\b(?:version|ver|release|build|section|chapter|clause)|\bv)[ .:]*\Z", re.IGNORECASE
@@ -194,7 +193,7 @@ def _is_phone(text: str, start: int, run: str, before: str) -> bool:
     number = _EXTENSION.sub("", run)
     if not 6 <= len(_digits(number)) <= 15 or _unbalanced(number):
         return False
-    if _OTHER_NUMBER.search(before):
+    if _last_word(before) in _OTHER_NUMBERS:
         return False
     if _SURE_PHONE.fullmatch(number) and len(_digits(number)) >= _SURE_DIGITS:
         return True
@@ -206,6 +205,11 @@ def _is_phone(text: str, start: int, run: str, before: str) -> bool:
     return not _PHONE_WORDS.isdisjoint(_WORDS.findall(near)) or any(
         said in near for said in _PHONE_PHRASES
     )
+
+
+def _last_word(before: str) -> str:
+    word = _WORDS.match(before.rstrip(" .:#")[::-1])
+    return word.group()[::-1].lower() if word else ""
 
 
 def _digits(run: str) -> str:
