@@ -30,13 +30,16 @@ walls: $(VENV)/dev.stamp ## the layers of docs/architecture.md, checked by impor
 tests: $(VENV)/dev.stamp ## pytest alone
 	$(BIN)/pytest -q -n $(JOBS)
 
-bench: $(VENV)/dev.stamp ## the micro benchmarks; writes bench/results
+bench: $(VENV)/dev.stamp ## the micro benchmarks and the ledger at scale; writes bench/results
+	-$(BIN)/python -m bench.install
 	$(BIN)/python -m bench.micro
+	$(BIN)/python -m bench.scale
 
 mutants: $(VENV)/dev.stamp ## break the ledger on purpose, one fault at a time: every fault must be caught
 	$(BIN)/python -m tests.mutants.run
 
-scoreboard: $(VENV)/dev.stamp ## quotas used and refusals drawn, against other routers; takes some minutes
+scoreboard: $(VENV)/dev.stamp ## quotas used and refusals drawn, against other routers; takes 12 minutes
+	-$(BIN)/python -m bench.install
 	$(BIN)/python -m bench.quota
 
 format: $(VENV)/dev.stamp ## write the code as `make lint` wants it

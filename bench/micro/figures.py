@@ -6,13 +6,25 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["Figure", "Scale", "as_json", "as_table", "environment", "per_call", "ratio"]
+__all__ = [
+    "FULL",
+    "TINY",
+    "Figure",
+    "Scale",
+    "as_json",
+    "as_table",
+    "environment",
+    "in_turn",
+    "per_call",
+    "ratio",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +35,25 @@ class Scale:
         repeats: how often each figure is taken.
         calls: calls within one taking.
         sizes: numbers of keys to choose from.
+        seconds: how long one taking of a limiter lasts.
+        domains: numbers of domains a ledger has.
+        admissions: in one taking of a ledger.
+        rivals: whether other people's limiters take part.
     """
 
     repeats: int
     calls: int
     sizes: tuple[int, ...]
+    seconds: float = 0.3
+    domains: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    admissions: int = 3_200
+    rivals: bool = True
 
 
 FULL = Scale(repeats=9, calls=2_000, sizes=(10, 1_000, 100_000))
-TINY = Scale(repeats=1, calls=5, sizes=(2, 5))
+TINY = Scale(
+    repeats=1, calls=5, sizes=(2, 5), seconds=0.01, domains=(2, 5), admissions=64, rivals=False
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +104,10 @@ def _cpu() -> str:
     return names[0] if names else "unknown"
 
 
-def as_json(figures: Sequence[Figure], notes: Sequence[str]) -> str:
+def as_json(
+    figures: Sequence[Figure], notes: Mapping[str, Sequence[str]], machine: Mapping[str, object]
+) -> str:
+    """Every value. `machine` says whether the result is blessed."""
     rows = [
         {
             "group": figure.group,
@@ -93,14 +118,20 @@ def as_json(figures: Sequence[Figure], notes: Sequence[str]) -> str:
         }
         for figure in figures
     ]
-    content = {"environment": environment(), "figures": rows, "notes": list(notes)}
+    content = {
+        "environment": environment(),
+        "machine": dict(machine),
+        "figures": rows,
+        "notes": {head: list(lines) for head, lines in notes.items()},
+    }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_table(figures: Sequence[Figure], notes: Sequence[str]) -> str:
+def as_table(figures: Sequence[Figure], notes: Mapping[str, Sequence[str]], machine: str) -> str:
     """The same as Markdown, a table a group."""
     lines = ["# Micro benchmarks", "", "Written by `make bench`; [how to read it](../README.md).", ""]
     lines += [f"- {name}: {value}" for name, value in environment().items()]
+    lines.append(f"- machine: {machine}")
     group = ""
     for figure in figures:
         if figure.group != group:
@@ -114,20 +145,20 @@ def as_table(figures: Sequence[Figure], notes: Sequence[str]) -> str:
             ]
         shown = [_shown(value, figure.unit) for value in (min(figure.values), max(figure.values))]
         lines.append(f"| {figure.name} | {_shown(figure.median, figure.unit)} | {' | '.join(shown)} |")
-    if notes:
-        lines += ["", "## What dominates the import", "", "```text", *notes, "```"]
+    for head, said in notes.items():
+        lines += ["", f"## {head}", "", "```text", *said, "```"]
     return "\n".join(lines) + "\n"
 
 
 def _shown(value: float, unit: str) -> str:
-    digits = 2 if unit == "×" or value < 10 else 1
-    return f"{value:,.{digits}f} {unit}"
+    digits = 0 if unit == "/s" else 2 if unit == "×" or value < 10 else 1
+    return f"{value:,.{digits}f} {unit}".rstrip()
 
 
-Taking = Callable[[], float]
+T = TypeVar("T")
 
 
-def in_turn(repeats: int, takings: Sequence[Taking]) -> list[tuple[float, ...]]:
+def in_turn(repeats: int, takings: Sequence[Callable[[], T]]) -> list[tuple[T, ...]]:
     """The values of each taking. They take turns, so that a slow moment hits all of them."""
     rounds = [[taking() for taking in takings] for _ in range(repeats)]
     return [tuple(values) for values in zip(*rounds, strict=True)]

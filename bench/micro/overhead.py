@@ -52,6 +52,8 @@ class _NoTransport:
         request: Request,  # noqa: ARG002
         credential: Mapping[str, str],  # noqa: ARG002
         deadline: float | None,  # noqa: ARG002
+        *,
+        not_after: float | None = None,  # noqa: ARG002
     ) -> _NoExchange:
         return _NoExchange()
 

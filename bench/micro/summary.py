@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bench.micro import bridge, choice, imports, overhead
+from bench.micro import admission, bridge, choice, decisions, imports, overhead
 from bench.micro.figures import Figure, environment
 
 __all__ = ["ROWS", "with_summary"]
@@ -20,6 +20,33 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     "a lease with its settlement, 10 keys": [(choice.GROUP, "all ready, 10 keys")],
     "100,000 keys to 10: all ready · all but one cooling · half cooling · one project": [
         (choice.GROUP, f"{name}{_TO_FEW}") for name in choice.SITUATIONS
+    ],
+    "our ledger · our token bucket · `limits` moving window, in memory, CPU a decision": [
+        (decisions.IN_MEMORY, f"{name}, CPU")
+        for name in ("headgate ledger", "headgate token bucket", "limits, moving window")
+    ],
+    "the same on Valkey, 32 at a time": [
+        (f"{decisions.ON_STORE}, {decisions.AT_ONCE} at a time", f"{name}, CPU")
+        for name in (
+            "headgate ledger, ValkeyStore",
+            "headgate token bucket, Redis",
+            "limits, moving window, Redis",
+        )
+    ],
+    "30,000 tokens cost as one: our ledger, in memory · on Valkey · `limits` moving window": [
+        (decisions.LARGE, name)
+        for name in ("headgate ledger", "headgate ledger, ValkeyStore", "limits, moving window")
+    ],
+    "an admission with 10,000 domains to one with 10: memory · Valkey, singly · in batches of 32": [
+        (admission.MEMORY, "10,000 to 10 domains, one at a time"),
+        (admission.SERVER, "10,000 to 10 domains, batches of 1"),
+        (admission.SERVER, "10,000 to 10 domains, batches of 32"),
+    ],
+    "round trips an admission, 1 · 8 · 64 coroutines": [
+        (admission.TRIPS, f"round trips an admission, {many} coroutines") for many in admission.AT_ONCE
+    ],
+    "server time an admission, 1 · 8 · 64 coroutines": [
+        (admission.TRIPS, f"server time an admission, {many} coroutines") for many in admission.AT_ONCE
     ],
     "what the client adds to a call, without a socket, CPU": [(overhead.IN_PROCESS, "added, CPU")],
     "what it adds over loopback, 1 · 32 at a time, CPU": [(_ONE, "added, CPU"), (_MANY, "added, CPU")],
@@ -53,9 +80,11 @@ def with_summary(readme: str, figures: Sequence[Figure]) -> str:
         "|---|--:|",
     ]
     for name, shown in ROWS.items():
+        if any(figure not in found for figure in shown):  # rivals that are not installed
+            continue
         chosen = [found[figure] for figure in shown]
-        digits = 2 if chosen[0].unit == "×" else 1 if chosen[0].median < 10 else 0
+        digits = 2 if chosen[0].unit in ("×", "") else 1 if chosen[0].median < 10 else 0
         values = " · ".join(f"{figure.median:.{digits}f}" for figure in chosen)
-        lines.append(f"| {name} | {values} {chosen[0].unit} |")
+        lines.append(f"| {name} | {values} {chosen[0].unit}".rstrip() + " |")
     table = "\n".join(lines)
     return _PLACE.sub(lambda place: f"{place[1]}\n{table}\n\n{place[2]}", readme)

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import statistics
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TypeAlias
 
 from bench.quota.protocol import Ask, Setup
-from bench.quota.upstream import BURST, MODEL, PATIENCE, SERVICE, Scene, attainable, born
+from bench.quota.upstream import BURST, MODEL, PATIENCE, SERVICE, Scene, attainable
+from bench.quota.witness import Witness
 from headgate.core.ports import Clock
 from headgate.emulator import Emulator, Report
 
-__all__ = ["Contender", "Open", "Score", "play", "program"]
+__all__ = ["LATE", "LATE_P99", "Contender", "FailedError", "Open", "Played", "Score", "play"]
 
 Open: TypeAlias = Callable[[Setup, Clock], AbstractAsyncContextManager[Ask]]
-ROOT = Path(__file__).parents[2]
-_GRACE = 30.0  # beyond the patience of a caller; then the bench gives the call up
-_READY_SECONDS = 180.0
-_LEAVE_SECONDS = 10.0
+LATE_P99, LATE = 0.1, 1.0  # seconds; beyond, a row is not trusted
+_GRACE = 10.0  # beyond the patience of a caller; then the bench gives the call up
 
 
 class FailedError(Exception):
@@ -37,6 +32,7 @@ class Contender:
 
     name: str
     open: Open = field(repr=False)
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +45,17 @@ class Score:
         attainable: calls a client with every counter before its eyes would have got answered.
         utilisation: admitted while calls arrived, ÷ the sum of limits over that time.
         refused: 429s the upstream sent.
+        foreseeable: those of them that declared limits and own past sends predicted: see `Witness`.
         requests: HTTP requests the upstream saw.
         wait_p50, wait_p99: of answered calls, without the upstream's own time, in seconds.
         errors: what failed calls said.
         tokens: input tokens admitted within half a minute, ÷ the limit; only with `burst`.
-        late: the most by which the bench itself was late with a call, in seconds.
+        late_p99, late: by how much the bench itself was late with its calls, in seconds; 99 of 100
+            calls were no later, and none.
     """
 
     contender: str
+    processes: int
     pool: str
     mechanism: str
     load: str
@@ -67,16 +66,26 @@ class Score:
     attainable: int
     utilisation: float
     refused: int
+    foreseeable: int
     requests: int
     wait_p50: float
     wait_p99: float
     errors: dict[str, int]
     tokens: float
+    late_p99: float
     late: float
 
     @property
     def place(self) -> tuple[str, str, str, int]:
         return self.load, self.pool, self.mechanism, self.seed
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the calls were made when they were born: nearly all at once, and none much later.
+
+        A tenth of a second is a six-hundredth of a window. The burst is late by design: 500 calls.
+        """
+        return self.pool == "burst" or (self.late_p99 <= LATE_P99 and self.late <= LATE)
 
     @property
     def failed(self) -> int:
@@ -92,15 +101,63 @@ class Score:
         return {n: round(v, 4) if isinstance(v, float) else v for n, v in raw.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What happened; `score` makes sense of it, later, when nobody is timed any more."""
+
+    contender: Contender
+    scene: Scene
+    start: float
+    arrivals: tuple[float, ...]
+    outcomes: tuple[_Outcome, ...]
+    at_end: Report
+    report: Report
+    foreseeable: int
+
+    def score(self) -> Score:
+        scene, report, outcomes = self.scene, self.report, self.outcomes
+        burst = scene.pool == "burst"
+        fits = (
+            BURST.limit // (BURST.words + 1) if burst else attainable(scene, self.start, self.arrivals)
+        )
+        waits = sorted(o.took - SERVICE for o in outcomes if not o.error)
+        late = sorted(o.late for o in outcomes)
+        refused = report.totals.refused
+        return Score(
+            contender=self.contender.name,
+            processes=self.contender.processes,
+            pool=scene.pool,
+            mechanism=scene.mechanism,
+            load=scene.load,
+            seed=scene.seed,
+            minutes=scene.minutes,
+            offered=len(outcomes),
+            answered=len(waits),
+            attainable=fits,
+            utilisation=0.0 if burst else _admitted(self.at_end) / scene.capacity,
+            refused=sum(n for reason, n in refused.items() if reason in ("rpm", "tpm")),
+            foreseeable=self.foreseeable,
+            requests=report.totals.requests,
+            wait_p50=max(0.0, _at(waits, 0.5)),
+            wait_p99=max(0.0, _at(waits, 0.99)),
+            errors=dict(Counter(o.error for o in outcomes if o.error)),
+            tokens=self.at_end.totals.tokens_in / BURST.limit if burst else 0.0,
+            late_p99=_at(late, 0.99),
+            late=late[-1] if late else 0.0,
+        )
+
+
 async def play(
-    contender: Contender, scene: Scene, clock: Clock, together: Callable[[], Awaitable[None]]
-) -> Score:
-    """Measure. `together` returns when every contender of the same wave is ready."""
-    async with Emulator(scene.config(), clock=clock) as emulator:
+    contender: Contender, scene: Scene, clock: Clock, together: Callable[[], Awaitable[float]]
+) -> Played:
+    """Measure. `together` returns when every contender of the same wave is ready: the Unix time to
+    begin at.
+    """
+    witness = Witness(scene.config(), clock=clock)
+    async with witness as emulator:
         setup = Setup(emulator.base_url, MODEL, PATIENCE, scene.keys())
         async with contender.open(setup, clock) as ask:
-            await together()
-            start = born(clock.wall(), scene.delay())
+            start = await together()
             offset = start - clock.wall() + clock.monotonic()
             burst = scene.pool == "burst"
             arrivals = [0.0] * BURST.calls if burst else scene.arrivals()
@@ -112,27 +169,14 @@ async def play(
                     for at, prompt in zip(arrivals, prompts, strict=True)
                 ]
         report, at_end = emulator.report(), books.result()
-    outcomes = [call.result() for call in calls]
-    waits = sorted(o.took - SERVICE for o in outcomes if not o.error)
-    return Score(
-        contender=contender.name,
-        pool=scene.pool,
-        mechanism=scene.mechanism,
-        load=scene.load,
-        seed=scene.seed,
-        minutes=scene.minutes,
-        offered=len(calls),
-        answered=len(waits),
-        attainable=BURST.limit // (BURST.words + 1) if burst else attainable(scene, start, arrivals),
-        utilisation=0.0 if burst else _admitted(at_end) / scene.capacity,
-        refused=sum(n for reason, n in report.totals.refused.items() if reason in ("rpm", "tpm")),
-        requests=report.totals.requests,
-        wait_p50=max(0.0, statistics.median(waits)) if waits else 0.0,
-        wait_p99=max(0.0, waits[int(0.99 * (len(waits) - 1))]) if waits else 0.0,
-        errors=dict(Counter(o.error for o in outcomes if o.error)),
-        tokens=at_end.totals.tokens_in / BURST.limit if burst else 0.0,
-        late=max(o.late for o in outcomes),
+    outcomes = tuple(call.result() for call in calls)
+    return Played(
+        contender, scene, start, tuple(arrivals), outcomes, at_end, report, witness.foreseeable
     )
+
+
+def _at(ordered: Sequence[float], share: float) -> float:
+    return ordered[int(share * (len(ordered) - 1))] if ordered else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,71 +213,3 @@ def _admitted(report: Report) -> int:
         for name, quota in model.quotas.items()
         if name == "rpm"
     )
-
-
-def program(command: Sequence[str], versions: set[str]) -> Open:
-    """A contender that is a program speaking the protocol; its version is added to `versions`."""
-
-    @asynccontextmanager
-    async def opened(setup: Setup, _clock: Clock) -> AsyncIterator[Ask]:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd=ROOT,
-            limit=1 << 20,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        sending, reading = process.stdin, process.stdout
-        waiting: dict[int, asyncio.Future[None]] = {}
-
-        async def listen() -> None:
-            while line := await reading.readline():
-                said = json.loads(line)
-                answer = waiting.pop(said["id"], None)
-                if answer is None or answer.done():
-                    continue
-                if said["ok"]:
-                    answer.set_result(None)
-                else:
-                    answer.set_exception(FailedError(said["error"]))
-            for answer in waiting.values():
-                if not answer.done():
-                    answer.set_exception(FailedError("adapter ended"))
-
-        def say(line: dict[str, object]) -> None:
-            sending.write(json.dumps(line).encode() + b"\n")
-
-        async def ask(prompt: str) -> None:
-            number = next(numbers)
-            waiting[number] = asyncio.get_running_loop().create_future()
-            say({"id": number, "prompt": prompt})
-            await waiting[number]
-
-        numbers = iter(range(1 << 40))
-        try:
-            say(asdict(setup))
-            async with asyncio.timeout(_READY_SECONDS):
-                first = await reading.readline()
-            if not first:
-                raise RuntimeError(f"the adapter `{' '.join(command[-2:])}` ended before it was ready")
-            versions.add(json.loads(first)["ready"])
-            async with asyncio.TaskGroup() as tasks:
-                listening = tasks.create_task(listen())
-                yield ask
-                sending.close()
-                with contextlib.suppress(TimeoutError):  # what it still waits for is given up
-                    async with asyncio.timeout(_LEAVE_SECONDS):
-                        await listening
-        finally:
-            sending.close()
-            try:
-                async with asyncio.timeout(_LEAVE_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-    return opened

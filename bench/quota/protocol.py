@@ -1,10 +1,11 @@
 """What an adapter speaks: JSON lines on stdin and stdout. Standard library only.
 
 ```
-bench:   {"base_url", "model", "patience", "keys": [{"value", "name", "project", "rpm", "tpm"}]}
+bench:   {"base_url", "model", "patience", "store",
+          "keys": [{"value", "name", "project", "rpm", "tpm"}]}
 adapter: {"ready": "name and version"}
 bench:   {"id": 7, "prompt": "…"}, at the moment the call is born; many may be open
-adapter: {"id": 7, "ok": true}, or {"id": 7, "ok": false, "error": "one word"}, in any order
+adapter: {"id": 7, "ok": true}, or {"id": 7, "ok": false, "error": "a word or two"}, in any order
 bench:   closes stdin; the adapter answers what is open and leaves
 ```
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -48,12 +50,14 @@ class Setup:
         model: the model of every call.
         patience: seconds a caller waits for an answer at most.
         keys: in the order of the pool.
+        store: `redis://host:port` of an empty server that the contender's processes share, or None.
     """
 
     base_url: str
     model: str
     patience: float
     keys: tuple[Key, ...]
+    store: str | None = None
 
     @classmethod
     def from_line(cls, line: str | bytes) -> Setup:
@@ -75,13 +79,20 @@ async def _serve(contender: Callable[[Setup], AbstractAsyncContextManager[Ask]],
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
 
     def say(line: dict[str, object]) -> None:
-        os.write(own, json.dumps(line).encode() + b"\n")
+        left = json.dumps(line).encode() + b"\n"
+        while left:
+            try:
+                left = left[os.write(own, left) :]
+            except BlockingIOError:  # a socket serves both ways, and reading made it so
+                select.select([], [own], [])
 
     async def one(ask: Ask, number: int, prompt: str) -> None:
         try:
             await ask(prompt)
         except Exception as error:  # noqa: BLE001 - whatever reaches a caller is an outcome
-            say({"id": number, "ok": False, "error": type(error).__name__})
+            kind = getattr(error, "kind", None)
+            word = type(error).__name__ + (f" ({kind})" if isinstance(kind, str) else "")
+            say({"id": number, "ok": False, "error": word})
         else:
             say({"id": number, "ok": True})
 

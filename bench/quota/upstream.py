@@ -11,7 +11,20 @@ from bench.quota.protocol import Key
 from headgate.emulator import EmulatorConfig, Latency, Limits, Project
 from headgate.emulator.quotas import build
 
-__all__ = ["BURST", "LOADS", "MECHANISMS", "MODEL", "PATIENCE", "POOLS", "Scene", "attainable", "born"]
+__all__ = [
+    "BOARD",
+    "BURST",
+    "LOADS",
+    "MECHANISMS",
+    "MODEL",
+    "PATIENCE",
+    "POOLS",
+    "SCENES",
+    "SERVICE",
+    "Scene",
+    "attainable",
+    "born",
+]
 
 MODEL = "gemini-3.8-flash"
 PATIENCE = 30.0
@@ -30,15 +43,25 @@ MECHANISMS: dict[str, str] = {
     "phased": "windows of a minute, each key's beginning at its own second",
     "sliding": "the answered requests of the last 60 s",
     "bucket": "a token bucket that starts full and refills evenly",
+    "counter": "two windows of a minute, the older fading as the newer passes",
 }
+SCENES = [f"{load}/{pool}" for pool in POOLS for load in ("over", "below")]
+BOARD = (
+    *(("over/homo", mechanism) for mechanism in ("fixed", "sliding", "bucket", "counter")),
+    *(("over/hetero", mechanism) for mechanism in ("fixed", "sliding")),
+    *(("below/homo", mechanism) for mechanism in ("fixed", "sliding")),
+    *(("below/hetero", mechanism) for mechanism in ("fixed", "sliding")),
+)
+"""What the board shows unless told otherwise: load, pool and mechanism."""
 LOADS = {"below": 180, "over": 300}
 """Calls a minute: 90 and 150 % of `homo`, 80 and 133 % of `hetero`."""
 
-_KINDS: dict[str, Literal["fixed", "sliding_log", "token_bucket"]] = {
+_KINDS: dict[str, Literal["fixed", "sliding_log", "token_bucket", "sliding_counter"]] = {
     "fixed": "fixed",
     "phased": "fixed",
     "sliding": "sliding_log",
     "bucket": "token_bucket",
+    "counter": "sliding_counter",
 }
 
 
@@ -52,6 +75,7 @@ class Scene:
         load: a name of `LOADS`.
         minutes: how long calls arrive.
         seed: of the arrivals.
+        aligned: calls begin at a certain second of a minute, not at once.
     """
 
     pool: str
@@ -59,6 +83,7 @@ class Scene:
     load: str
     minutes: float
     seed: int = 1
+    aligned: bool = True
 
     @property
     def limits(self) -> tuple[int, ...]:
@@ -102,7 +127,7 @@ class Scene:
 
     def delay(self) -> float:
         """Seconds after a full minute at which calls begin."""
-        return 0.5 if self.mechanism in ("fixed", "phased", "-") else 20.5
+        return 0.5 if self.mechanism in ("fixed", "phased") else 20.5
 
     def arrivals(self) -> list[float]:
         """When calls are born, in seconds from the start. The same for every contender."""
@@ -137,8 +162,11 @@ BURST = _Burst()
 """All at once on one key: five times its tokens a minute. The upstream counts and refuses none."""
 
 
-def born(wall: float, delay: float) -> float:
-    """The next Unix time that is `delay` after a full minute."""
+def born(scene: Scene, wall: float) -> float:
+    """The Unix time at which the calls of a scene begin."""
+    if not scene.aligned:
+        return wall + 0.2
+    delay = scene.delay()
     return (wall - delay) // _MINUTE * _MINUTE + _MINUTE + delay
 
 

@@ -1,4 +1,7 @@
-"""Headgate: `declared` is told every quota, `reactive` none. Everything else is its default."""
+"""Headgate: `declared` is told every quota, `reactive` none. Everything else is its default.
+
+Told of a store, its processes share their ledgers there.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,21 @@ async def _client(
         base_url=setup.base_url,
         quotas=quotas,
         max_wait_seconds=setup.patience,
+        store=setup.store,
         clock=clock,
         environ={},
     ) as client:
         yield lambda prompt: client.generate_content(prompt, setup.model)
 
 
+def preload() -> None:
+    """What the client imports when it is first used."""
+    import headgate.transport.http  # noqa: F401, PLC0415
+
+
+def main(arguments: list[str]) -> None:
+    serve(declared if arguments == ["declared"] else reactive, f"headgate {version('headgate')}")
+
+
 if __name__ == "__main__":
-    serve(declared if sys.argv[1:] == ["declared"] else reactive, f"headgate {version('headgate')}")
+    main(sys.argv[1:])

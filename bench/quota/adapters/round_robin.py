@@ -39,5 +39,13 @@ async def contender(setup: Setup) -> AsyncIterator[Ask]:
         yield ask
 
 
-if __name__ == "__main__":
+def preload() -> None:
+    """Nothing that is not imported above."""
+
+
+def main(_arguments: list[str]) -> None:
     serve(contender, f"aiohttp {version('aiohttp')}")
+
+
+if __name__ == "__main__":
+    main([])

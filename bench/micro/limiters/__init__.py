@@ -1,0 +1,1 @@
+"""Limiters at the same work: one key, a limit that is never reached, as many decisions as go."""

@@ -1,0 +1,1 @@
+"""What the recognisers find, and what they take for it: `python -m bench.privacy`."""
