@@ -9,7 +9,7 @@ from tests import valkey
 from tests.valkey import TIMED_SCRIPT, set_time
 
 from headgate.core.ports import QuotaStore
-from headgate.policy.quota import ledger, price, windows
+from headgate.policy.quota import accounts, choice, ledger, pacing, price, windows
 from headgate.stores import valkey_wire
 from headgate.stores.memory import MemoryStore
 from headgate.stores.valkey import ValkeyStore
@@ -65,18 +65,21 @@ def test_the_script_has_the_constants_of_the_policy() -> None:
     constants = valkey_wire.constants()
     expected = {
         "TTL": ledger.TTL,
-        "SKEW": ledger.SKEW,
+        "SKEW": windows.SKEW,
         "SAMPLES": price.SAMPLES,
         "STEPS": price.STEPS,
-        "REDRAWS": ledger.REDRAWS,
-        "LONGEST_WALK": ledger.LONGEST_WALK,
-        "EXACT": ledger.EXACT,
+        "REDRAWS": choice.REDRAWS,
+        "LONGEST_WALK": choice.LONGEST_WALK,
+        "EXACT": choice.EXACT,
         "BUCKETS": windows.BUCKETS,
         "DAY": windows.DAY,
         "DAY_BUCKET": windows.DAY_BUCKET,
         "RESET_EARLY": windows.RESET_EARLY,
         "RESET_LATE": windows.RESET_LATE,
-        "CLOSED": ledger.CLOSED,
+        "CLOSED": accounts.CLOSED,
+        "QUIET": pacing.QUIET,
+        "LOOK": pacing.LOOK,
+        "PARTS": pacing.STEPS,
     }
     assert {name: constants[name] for name in expected} == expected
     table = valkey_wire.script_source().partition("local EXPONENTIAL = {")[2].partition("}")[0]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import os
+import shutil
+import signal
+import ssl
+import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from random import Random  # noqa: TID251 - seeded
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -33,23 +41,39 @@ from headgate.stores.valkey_link import Address
 
 valkey_server = valkey.valkey_server
 
+T = TypeVar("T")
+
 SLOTS = [Limit("slots", Counts.SLOTS, 100_000, Kind.CONCURRENT)]
 ONE = {Counts.SLOTS: 1}
+CANCELLED = 10_000
+"""Commands a storm breaks off (issue 3, "When the store is slow …")."""
+
 PATIENT = 10.0
 """Seconds a call may take where a test is not about deadlines: machines of CI are slow."""
 
 
+@pytest.fixture(autouse=True)
+def no_socket_left() -> Iterator[None]:
+    """What a test leaves open is found in that test, not in whichever makes the most garbage next.
+
+    These storms do: they were red, every other run, for sockets that others had left behind.
+    """
+    yield
+    gc.collect()
+
+
 class Leaping:
-    """The real clock, and leaps over what a test need not wait for."""
+    """A clock that stands still and leaps over what a test need not wait for: no load hurries it."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self._began = time.time()  # noqa: TID251 - the server's days are the real ones
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead  # noqa: TID251
+        return self.ahead
 
     def wall(self) -> float:
-        return time.time() + self.ahead  # noqa: TID251
+        return self._began + self.ahead
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)  # noqa: TID251
@@ -66,15 +90,20 @@ async def ask(store: ValkeyStore, rid: str, group: str = "g", **more: Any) -> Gr
     return reply.answers[0]
 
 
+async def free_again(store: ValkeyStore, clock: Leaping) -> BatchReply:
+    """As soon as the store answers."""
+    return await patiently(clock, lambda: store.transact("g", Batch()))
+
+
 def settled(*rids: str) -> Batch:
     return Batch(settles=tuple(Settlement(rid, {}) for rid in rids))
 
 
-async def free_again(store: ValkeyStore, clock: Leaping, group: str = "g") -> BatchReply:
+async def patiently(clock: Leaping, command: Callable[[], Awaitable[T]]) -> T:
     """Ask until the store answers; the breaker's waits are leapt over."""
     for _ in range(200):
         try:
-            return await store.transact(group, Batch())
+            return await command()
         except StoreError:
             clock.ahead += 2.0
             await asyncio.sleep(0.02)  # noqa: TID251
@@ -103,25 +132,57 @@ def counting(store: ValkeyStore, calls: list[str]) -> Callable[[], Awaitable[Non
 def test_no_reply_reaches_another_caller_in_a_storm_of_cancelled_commands(
     valkey_server: Server,
 ) -> None:
-    chance, got = Random(7), []
+    """Broken off at every stage: before it is sent, while it is, before the reply and within it.
+
+    Stages are rounds of the event loop, not moments, so that a slow machine breaks off as many.
+    """
+    chance, fates, rounds = Random(7), Counter[str](), 12
+    share = 90 // rounds + 1
 
     async def main() -> None:
         link = Address(valkey_server.url).link(PATIENT)
 
         async def one(number: int) -> None:
-            text = f"{number}".encode()
-            got.append((text, await link.run("ECHO", text)))
+            text = b"%d." % number * (1 + number % 50)
+            fates["right" if await link.run("ECHO", text) == text else "wrong"] += 1
 
-        for wave in range(60):
-            tasks = [asyncio.ensure_future(one(wave * 100 + step)) for step in range(100)]
-            for task in chance.sample(tasks, 90):
-                asyncio.get_running_loop().call_later(chance.random() * 0.01, task.cancel)
-            await asyncio.wait(tasks)
+        while fates["broken off"] < CANCELLED:
+            fates["staying"] += 10
+            tasks = [asyncio.ensure_future(one(fates.total() + step)) for step in range(100)]
+            leaving = chance.sample(tasks, 90)
+            for _ in range(rounds):
+                for task in leaving[:share]:
+                    fates["broken off"] += task.cancel()
+                del leaving[:share]
+                await asyncio.sleep(chance.choice([0, 0, 0.0002]))  # noqa: TID251 - a round
+            done, _ = await asyncio.wait(tasks)
+            assert not [task for task in done if not task.cancelled() and task.exception()]
         await link.aclose()
 
     asyncio.run(main())
-    assert len(got) >= 600
-    assert all(sent == reply for sent, reply in got)
+    assert fates["wrong"] == 0
+    assert fates["right"] >= fates["staying"], "who stays is answered"
+
+
+def test_a_server_that_hangs_in_mid_command_keeps_no_socket_open(valkey_server: Server) -> None:
+    """What is not yet written when a call is broken off is dropped: closing would wait for it."""
+
+    async def main() -> None:
+        link = Address(valkey_server.url).link(PATIENT)
+        assert await link.run("ECHO", b"before") == b"before"
+        for size in (10, 20_000_000):  # the latter is more than a socket takes
+            os.kill(valkey_server.pid, signal.SIGSTOP)
+            try:
+                call = asyncio.ensure_future(link.run("ECHO", b"x" * size))
+                await asyncio.sleep(0.02)  # noqa: TID251
+                call.cancel()
+                await asyncio.wait([call])
+            finally:
+                os.kill(valkey_server.pid, signal.SIGCONT)
+        await link.aclose()
+
+    asyncio.run(main())
+    gc.collect()  # an open socket warns, and a warning is an error
 
 
 def test_callers_that_leave_disturb_nobody_and_give_back_what_they_got(valkey_server: Server) -> None:
@@ -153,6 +214,21 @@ def test_callers_that_leave_disturb_nobody_and_give_back_what_they_got(valkey_se
         held = [name for name in client.hkeys("{g}st") if name[:1] == b"r"]
     assert len(held) == len(kept)
     assert {name[1:].decode() for name in held} == {grant.rid for grant in kept}
+
+
+def test_what_is_owed_is_told_when_the_store_is_closed(valkey_server: Server) -> None:
+    """A caller who left got a grant; the process ends, and nobody has to wait until it lapses."""
+
+    async def main() -> None:
+        store = store_on(valkey_server)
+        await store.declare("g", [SLOTS])
+        assert isinstance(await ask(store, "a1"), Grant)
+        store._owed["g"].keep(Batch(cancels=("a1",)))
+        await store.aclose()
+
+    asyncio.run(main())
+    with valkey_server.client() as client:
+        assert not client.hexists("{g}st", "ra1")
 
 
 def test_waiting_callers_share_a_call(valkey_server: Server) -> None:
@@ -193,29 +269,65 @@ def test_loops_and_threads_share_a_store(valkey_server: Server) -> None:
     assert len({answer.rid for answer in granted if isinstance(answer, Grant)}) == 200
 
 
+def test_a_loop_that_is_busy_for_longer_than_the_deadline_does_not_blame_the_store(
+    valkey_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At every call the loop is away for two deadlines, as the reply comes in: none is given up."""
+
+    async def main() -> None:
+        store = store_on(valkey_server, 0.3)
+        await store.declare("g", [SLOTS])
+        for turn in range(3):
+            call = asyncio.ensure_future(ask(store, f"{turn:x}"))
+            for _ in range(turn):  # ever later in the call
+                await asyncio.sleep(0)  # noqa: TID251
+            time.sleep(0.6)  # noqa: TID251, ASYNC251 - the loop is held up: that is the point
+            assert isinstance(await call, Grant)
+        await store.aclose()
+
+    asyncio.run(main())
+    assert not [record for record in caplog.records if record.name == "headgate.stores"]
+
+
+def test_a_loop_that_ends_while_a_connection_is_being_opened_leaves_no_socket(
+    valkey_server: Server,
+) -> None:
+    async def main(url: str) -> None:
+        link = Address(url).link(PATIENT)
+        call = asyncio.ensure_future(link.run("ECHO", b"x"))
+        await asyncio.sleep(0.02)  # noqa: TID251
+        call.cancel()  # and the connection goes on being opened, until the loop ends
+
+    with valkey_server.client() as client:
+        client.acl_setuser("late", enabled=True, passwords=["+CANARY-late"], commands=["+echo"])
+    os.kill(valkey_server.pid, signal.SIGSTOP)
+    try:
+        asyncio.run(main(f"unix://late:CANARY-late@{valkey_server.path}"))
+        gc.collect()
+    finally:
+        os.kill(valkey_server.pid, signal.SIGCONT)
+    with valkey_server.client() as client:
+        client.acl_deluser("late")
+
+
 # ── a store that does not answer ────────────────────────────────────────────────────────────────
 
 
 def test_a_slow_server_is_given_up_within_the_deadline(valkey_server: Server) -> None:
+    """It answers nobody until all have given up; if one waited for it, this would never end."""
     clock = Leaping()
-
-    def sleep() -> None:
-        with valkey_server.client() as client:
-            client.execute_command("DEBUG", "SLEEP", "1.5")
 
     async def main() -> None:
         store = store_on(valkey_server, 0.15, clock=clock)
-        await store.declare("g", [SLOTS])
-        assert isinstance(await ask(store, "a1"), Grant)
-        sleeper = Thread(target=sleep)
-        sleeper.start()
-        await asyncio.sleep(0.1)  # noqa: TID251
-        begun, failures = time.monotonic(), []  # noqa: TID251
-        many = (store.transact("g", settled("a1")) for _ in range(50))
-        failures += await asyncio.gather(*many, return_exceptions=True)
-        assert time.monotonic() - begun < 1.0, "nobody waits for the server"  # noqa: TID251
+        await patiently(clock, lambda: store.declare("g", [SLOTS]))
+        assert isinstance(await patiently(clock, lambda: ask(store, "a1")), Grant)
+        os.kill(valkey_server.pid, signal.SIGSTOP)
+        try:
+            many = (store.transact("g", settled("a1")) for _ in range(50))
+            failures = await asyncio.gather(*many, return_exceptions=True)
+        finally:
+            os.kill(valkey_server.pid, signal.SIGCONT)
         assert all(isinstance(failure, StoreError) for failure in failures)
-        sleeper.join()
         await free_again(store, clock)
         await store.aclose()
 
@@ -228,7 +340,7 @@ def test_a_dead_server_is_left_alone_and_found_again(caplog: pytest.LogCaptureFi
     server, clock, calls = Server().start(), Leaping(), []
 
     async def main() -> None:
-        store = store_on(server, 0.5, clock=clock)
+        store = store_on(server, clock=clock)
         await store.declare("g", [SLOTS])
         await counting(store, calls)()
         assert isinstance(await ask(store, "a1"), Grant)
@@ -257,7 +369,7 @@ def test_a_server_that_was_never_there_is_found_when_it_comes() -> None:
     server, clock = Server(), Leaping()
 
     async def main() -> None:
-        store = store_on(server, 0.5, clock=clock)
+        store = store_on(server, clock=clock)
         with pytest.raises(StoreError):
             await store.declare("g", [SLOTS])
         server.start()
@@ -441,6 +553,53 @@ def test_an_admission_costs_the_same_in_a_large_group(counted: Callable[[int], f
 
 
 # ── what it connects to ─────────────────────────────────────────────────────────────────────────
+
+
+async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl on PATH")
+def test_over_tls_it_answers_and_what_is_broken_off_is_cut(
+    valkey_server: Server, tmp_path: Path
+) -> None:
+    """TLS ends at a proxy beside the server, as it does before many a managed one."""
+    subject = ["-subj", "/CN=store", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    where = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run([*make, *subject, *where], check=True, capture_output=True)
+    secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    secured.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    async def main() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            inner = await asyncio.open_unix_connection(valkey_server.path)
+            ways = (carry(reader, inner[1]), carry(inner[0], writer))
+            await asyncio.gather(*ways, return_exceptions=True)
+
+        proxy = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=secured)
+        place = f"rediss://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        store = store_on(f"{place}?ssl_ca_certs={tmp_path / 'cert.pem'}")
+        await store.declare("g", [SLOTS])
+        assert isinstance(await ask(store, "a1"), Grant)
+        link = (await store._here()).link
+        for _ in range(8):
+            call = asyncio.ensure_future(link.run("ECHO", b"x" * 1_000_000))
+            await asyncio.sleep(0.001)  # noqa: TID251
+            call.cancel()
+            await asyncio.wait([call])
+            assert await link.run("ECHO", b"after") == b"after"
+        with pytest.raises(StoreError):
+            await store_on(place).declare("g", [SLOTS])  # nobody it knows vouches for it
+        await store.aclose()
+        proxy.close()
+        await proxy.wait_closed()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

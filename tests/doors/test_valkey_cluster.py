@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from random import Random  # noqa: TID251 - seeded
 
@@ -17,6 +19,7 @@ from headgate.core.errors import StoreError
 from headgate.core.ports import QuotaStore
 from headgate.core.quota import Ask, Batch, Counts, Grant, Kind, Limit, Settlement
 from headgate.stores.valkey import ValkeyStore
+from headgate.stores.valkey_link import Address
 from headgate.testing.store_contract import StoreContract
 from headgate.wiring.clock import SystemClock
 
@@ -63,11 +66,12 @@ def stands(client: redis.Redis, size: int) -> bool:
     return facts["cluster_state"] == "ok" and int(facts["cluster_known_nodes"]) == size
 
 
+def url_of(nodes: list[Server]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
 def store_on(nodes: list[Server], timeout: float = PATIENT) -> ValkeyStore:
-    hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
-    return ValkeyStore(
-        f"redis+cluster://{hosts}", clock=SystemClock(), chance=Random(1).random, timeout=timeout
-    )
+    return ValkeyStore(url_of(nodes), clock=SystemClock(), chance=Random(1).random, timeout=timeout)
 
 
 async def ask(store: ValkeyStore, group: str, rid: str) -> Grant:
@@ -97,6 +101,37 @@ def test_groups_spread_over_a_cluster_and_survive_what_befalls_it(nodes: list[Se
         await store.aclose()
 
     asyncio.run(main())
+
+
+def test_no_reply_of_a_cluster_reaches_another_caller(nodes: list[Server]) -> None:
+    """The storm of test_valkey.py, over connections that redis-py chooses and keeps."""
+    chance, fates, rounds = Random(7), Counter[str](), 10
+
+    async def main() -> None:
+        link = Address(url_of(nodes)).link(PATIENT)
+
+        async def one(number: int) -> None:
+            text = b"%d." % number * (1 + number % 50)
+            said = await link.run("EVAL", "return ARGV[1]", 1, f"key-{number}", text)
+            fates["right" if said == text else "wrong"] += 1
+
+        while fates["broken off"] < 1500:
+            fates["staying"] += 10
+            tasks = [asyncio.ensure_future(one(fates.total() + step)) for step in range(60)]
+            leaving = chance.sample(tasks, 50)
+            for _ in range(rounds):
+                for task in leaving[:5]:
+                    fates["broken off"] += task.cancel()
+                del leaving[:5]
+                await asyncio.sleep(chance.choice([0, 0, 0.0005]))  # noqa: TID251 - a round
+            done, _ = await asyncio.wait(tasks)
+            assert not [task for task in done if not task.cancelled() and task.exception()]
+        await link.aclose()
+
+    asyncio.run(main())
+    gc.collect()  # an open socket warns, and a warning is an error
+    assert fates["wrong"] == 0
+    assert fates["right"] >= fates["staying"], "who stays is answered"
 
 
 async def move(store: ValkeyStore, nodes: list[Server], homes: list[set[str]]) -> None:

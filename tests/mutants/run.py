@@ -25,9 +25,14 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 TESTS = (
     "tests/unit/test_quota_ledger.py",
+    "tests/unit/test_quota_ledger_edges.py",
+    "tests/unit/test_quota_pacing.py",
     "tests/property/test_quota_days.py",
     "tests/property/test_quota_ledger.py",
 )
+SCRIPT_TESTS = ("tests/contract/test_quota_stores.py", "tests/property/test_store_traces.py")
+"""Of faults in the script: the two stores must agree."""
+
 PATIENCE = 300.0  # seconds; whoever hangs has been noticed
 
 
@@ -36,8 +41,14 @@ def places(mutant: Mutant) -> int:
     return (SOURCE / mutant.file).read_text(encoding="utf-8").count(mutant.text)
 
 
-def survives(mutant: Mutant | None, tests: Sequence[str] = TESTS) -> tuple[bool, str]:
-    """Whether the tests pass with this fault (or with none), and what the first one said."""
+def survives(mutant: Mutant | None, tests: Sequence[str] = ()) -> tuple[bool, str]:
+    """Whether the tests pass with this fault (or with none), and what the first one said.
+
+    Args:
+        tests: what to run; default: all that are to notice it.
+    """
+    of_script = mutant is not None and mutant.file.endswith(".lua")
+    tests = tests or (SCRIPT_TESTS if of_script else TESTS)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "src"
         shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random  # noqa: TID251 - seeded
@@ -18,9 +19,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
-from headgate.core.quota import Ask, Counts, Grant, Kind, Limit, Mode, Refusal
-from headgate.policy.quota.accounts import CLOSED, OPEN, room_class
+from headgate.core.quota import Ask, Counts, Grant, Kind, Limit, Mode, Refusal, Restore
+from headgate.policy.quota.accounts import CLOSED, OPEN, Account, room_class
 from headgate.policy.quota.ledger import TTL, QuotaLedger
 
 DAY = 86_400_000
@@ -61,6 +63,7 @@ class Call:
     sent: bool = True
     counted: list[int] = field(default_factory=list)
     done: int | None = None
+    asked: int = 0
 
 
 def width(limit: Limit) -> int:
@@ -74,6 +77,10 @@ def until(limit: Limit, moment: int, slack: int) -> int:
     return last + (-last) % width(limit) + limit.window
 
 
+def need_of(ask: Ask, limit: Limit) -> int:
+    return max(1, ask.costs.get(limit.counts, 0))
+
+
 class Plain:
     """The ledger's rules, one line each, over a flat list."""
 
@@ -85,6 +92,8 @@ class Plain:
         self.canary = [False] * len(domains)
         self.testing: list[str | None] = [None] * len(domains)
         self.out = [False] * len(domains)
+        self.restored: dict[tuple[int, int, int], dict[str, int]] = {}
+        self.accounts: list[Account] = []  # the ledger's: how it is paced is judged elsewhere
         self.now = 0
 
     def advance(self, now: int) -> None:
@@ -117,7 +126,12 @@ class Plain:
 
     def used(self, domain: int, number: int, at: int | None = None) -> int:
         at = self.now if at is None else at
-        return sum(
+        told = sum(
+            sum(members.values())
+            for (where, which, end), members in self.restored.items()
+            if (where, which) == (domain, number) and end > at
+        )
+        return told + sum(
             p.amount
             for p in self.pieces[domain]
             if p.number == number and (p.until is None or p.until > at)
@@ -131,18 +145,25 @@ class Plain:
         return (
             domain not in ask.exclude
             and not self.closed(domain, at)
+            and self.paced_out(ask, domain) <= (self.now if at is None else at)
             and all(
-                self.used(domain, number, at) + ask.costs.get(limit.counts, 0) <= limit.amount
+                self.used(domain, number, at) + need_of(ask, limit) <= limit.amount
                 for number, limit in enumerate(self.limits[domain])
             )
         )
+
+    def paced_out(self, ask: Ask, domain: int) -> int:
+        """Until when; a paced limit may change when it is eased."""
+        costs = {counts: max(1, ask.costs.get(counts, 0)) for counts in Counts}
+        return self.accounts[domain].pace_at(costs)
 
     def fitting(self, ask: Ask, at: int | None = None) -> list[int]:
         return [domain for domain in range(len(self.limits)) if self.fits(ask, domain, at)]
 
     def room(self, domain: int) -> int:
         left = [limit.amount - self.used(domain, n) for n, limit in enumerate(self.limits[domain])]
-        if self.closed(domain) or min(left, default=1) < 1:
+        paced = self.accounts[domain].paced > self.now
+        if self.closed(domain) or paced or min(left, default=1) < 1:
             return CLOSED
         tokens = [
             rest
@@ -153,9 +174,9 @@ class Plain:
 
     def charge(self, ask: Ask, domain: int) -> Call:
         limits = self.limits[domain]
-        needs = [ask.costs.get(limit.counts, 0) for limit in limits]
+        needs = [need_of(ask, limit) for limit in limits]
         call = Call(ask.rid, domain, needs, self.now, self.now + TTL, self.canary[domain])
-        call.counted = list(needs)
+        call.counted, call.asked = list(needs), self.now
         for number, limit in enumerate(limits):
             early = limit.kind is not Kind.CONCURRENT and limit.mode is Mode.EARLY
             end = until(limit, self.now, limit.guard) if early else None
@@ -206,6 +227,48 @@ class Plain:
         if call is not None and not call.orphan:
             call.lapses = self.now + TTL
 
+    def charged_early(self, call: Call) -> list[int]:
+        limits = self.limits[call.domain][: len(call.needs)]
+        return [
+            n for n, x in enumerate(limits) if x.kind is not Kind.CONCURRENT and x.mode is Mode.EARLY
+        ]
+
+    def stands(self, call: Call) -> bool:
+        """Whether all its charges do, so that it may be sent now as if it were granted now."""
+        kept = {piece.number for piece in self.of(call)}
+        return not call.orphan and kept.issuperset(self.charged_early(call))
+
+    def ask_again(self, call: Call) -> None:
+        early = self.charged_early(call)
+        for piece in self.of(call):
+            if piece.number in early:
+                limit = self.limits[call.domain][piece.number]
+                piece.until = until(limit, self.now, limit.guard)
+        call.asked, call.lapses = self.now, self.now + TTL
+
+    def penalize(self, domain: int, rest: int, *, canary: bool) -> None:
+        if rest > self.resting[domain]:
+            tested = self.testing[domain] is not None
+            self.testing[domain], self.resting[domain] = None, rest
+            self.canary[domain] |= canary or tested
+        elif self.resting[domain] > self.now:
+            self.canary[domain] |= canary
+
+    def fits_before(self, ask: Ask, end: int) -> int | None:
+        """The first instant before `end` at which the ask fits if nobody does anything."""
+        later = deepcopy(self, {id(self.limits): self.limits, id(self.accounts): self.accounts})
+        while True:
+            ends = [p.until for pieces in later.pieces for p in pieces if p.until is not None]
+            ends += [call.lapses for call in later.calls.values()] + later.resting
+            ends += [end for _, _, end in later.restored]
+            ends += [self.paced_out(ask, domain) for domain in range(len(self.limits))]
+            ends = [moment for moment in ends if moment > later.now]
+            if not ends or min(ends) >= end:
+                return None
+            later.advance(min(ends))
+            if later.fitting(ask):
+                return later.now
+
 
 # ── both at once ────────────────────────────────────────────────────────────────────────────────
 
@@ -218,12 +281,14 @@ class Pair:
         self.plain = Plain(domains)
         self.history: list[Call] = []
         self.grants: dict[str, Grant] = {}
+        self.asks: dict[str, Ask] = {}
         self.peak = [[limit.amount for limit in limits] for limits in domains]
         self.debt: set[tuple[int, int]] = set()
         self.late: set[tuple[int, int]] = set()
         self.now = START
         self.count = 0
         self.last_wait: tuple[Ask, Refusal] | None = None
+        self.plain.accounts = self.ledger.accounts
         self.plain.advance(START)
         self.ledger.advance(START)
 
@@ -256,17 +321,34 @@ class Pair:
         self.last_wait = None
         call = self.plain.charge(ask, answer.domain)
         self.history.append(call)
-        self.grants[ask.rid] = answer
+        self.grants[ask.rid], self.asks[ask.rid] = answer, ask
+        assert answer.left == self.left(answer.domain)
         for number, limit in enumerate(self.plain.limits[answer.domain]):
             assert self.plain.used(answer.domain, number) <= limit.amount, "granted beyond the limit"
         return answer
 
     def repeat(self, rid: str) -> None:
         """The reply was lost and the same call is made again."""
-        call = self.plain.calls[rid]
-        ask = Ask(rid, {Counts.REQUESTS: 1})
-        assert self.ledger.acquire(ask, self.now, 7) == self.grants[rid]
-        assert self.plain.calls[rid] is call
+        self.last_wait = None  # something else happened
+        call, ask = self.plain.calls[rid], self.asks[rid]
+        if self.plain.stands(call):
+            answer = self.ledger.acquire(ask, self.now, 7)
+            assert structs.replace(answer, left=()) == structs.replace(self.grants[rid], left=())
+            assert answer.left == self.left(call.domain)
+            self.plain.ask_again(call)
+            return
+        if any(limit.mode is Mode.ENVELOPE for limit in self.plain.limits[call.domain]):
+            self.late |= {(call.domain, number) for number in range(len(call.needs))}
+        self.plain.settle(rid, {}, served=False)
+        self.acquire(ask, 7)
+
+    def left(self, domain: int) -> tuple[int, ...]:
+        limits = self.plain.limits[domain]
+        return tuple(
+            max(0, limit.amount - self.plain.used(domain, number))
+            for number, limit in enumerate(limits)
+            if limit.kind is Kind.CALENDAR
+        )
 
     def settle(self, rid: str, costs: dict[Counts, int], *, served: bool = True) -> None:
         self.last_wait = None  # something else happened
@@ -294,9 +376,13 @@ class Pair:
     def penalize(self, domain: int, rest: int, *, canary: bool) -> None:
         self.last_wait = None  # something else happened
         self.ledger.penalize(domain, self.now + rest, self.now, canary=canary)
-        self.plain.testing[domain] = None
-        self.plain.canary[domain] |= canary
-        self.plain.resting[domain] = max(self.plain.resting[domain], self.now + rest)
+        self.plain.penalize(domain, self.now + rest, canary=canary)
+
+    def tell_again(self, domain: int, *, canary: bool) -> None:
+        """A penalty that is told twice, the second time late, changes nothing."""
+        rest = self.plain.resting[domain]
+        if rest <= self.now:
+            self.ledger.penalize(domain, rest, self.now, canary=canary)
 
     def reopen(self, domain: int) -> None:
         self.last_wait = None  # something else happened
@@ -325,13 +411,33 @@ class Pair:
             self.peak[domain].append(amount)
         self.ledger.learn(domain, told, self.now)
 
+    def pace(self, domain: int, number: int) -> None:
+        self.last_wait = None  # something else happened
+        limits = self.plain.limits[domain]
+        self.ledger.pace(domain, limits[number].name if number < len(limits) else "", self.now)
+
+    def restore(self, domain: int, number: int, member: str, rest: int, amount: int) -> None:
+        self.last_wait = None  # something else happened
+        limits, end = self.plain.limits[domain], self.now + rest
+        name = limits[number].name if number < len(limits) else "nobody's"
+        self.ledger.restore(Restore(member, domain, name, end, amount), self.now)
+        if number < len(limits) and limits[number].kind is not Kind.CONCURRENT and rest > 0:
+            self.plain.restored.setdefault((domain, number, end), {})[member] = amount
+            self.debt.add((domain, number))  # what others hold may be any amount
+
+    def eased(self, moment: int) -> bool:
+        """Whether a paced limit is eased until then."""
+        return any(
+            pace.due <= moment for account in self.ledger.accounts for pace in account.paces.values()
+        )
+
     def come_back(self, seed: int) -> None:
         """Ask again one millisecond too early, then on time."""
         assert self.last_wait is not None
         ask, refusal = self.last_wait
-        flying = self.flying()
         if refusal.at is None or refusal.at > self.now + 400 * DAY:
             return
+        flying = self.flying() or self.eased(refusal.at)
         if refusal.at - 1 > self.now:
             self.pass_time(refusal.at - 1 - self.now)
             if not flying:
@@ -351,7 +457,7 @@ class Pair:
     def check_refusal(self, ask: Ask, refusal: Refusal) -> None:
         limits = self.plain.limits
         small = [
-            any(ask.costs.get(limit.counts, 0) > limit.amount for limit in limits[domain])
+            any(need_of(ask, limit) > limit.amount for limit in limits[domain])
             for domain in range(len(limits))
         ]
         able = [
@@ -364,7 +470,9 @@ class Pair:
         if refusal.at is None:
             return
         assert refusal.at > self.now
-        if not self.flying():
+        earlier = self.plain.fits_before(ask, refusal.at)
+        assert earlier is None, f"room at {earlier}, told to come at {refusal.at}"
+        if not self.flying() and not self.eased(refusal.at):
             assert self.plain.fitting(ask, refusal.at), f"nothing fits at {refusal.at}"
             assert not self.plain.fitting(ask, refusal.at - 1), f"room before {refusal.at}"
             names = {limit.name for domain in able for limit in limits[domain]} | {"rest"}
@@ -391,7 +499,7 @@ class Pair:
             assert account.testing == plain.testing[domain]
             assert account.place == plain.room(domain), f"place of domain {domain}"
         rooms = [(plain.room(domain), domain) for domain in range(len(ledger.accounts))]
-        assert ledger._index == sorted(entry for entry in rooms if entry[0] != CLOSED)
+        assert ledger._choice.index == sorted(entry for entry in rooms if entry[0] != CLOSED)
         assert set(ledger._held) == set(plain.calls)
         due = ledger.next_event()
         assert due is None or due >= ledger.now  # a rest of no length is due at once
@@ -417,7 +525,7 @@ class Pair:
     def span(self, call: Call, limit: Limit) -> tuple[int, int]:
         """First and last moment at which a provider may count a call."""
         if limit.mode is Mode.EARLY:
-            return call.admitted, call.admitted + limit.guard
+            return call.admitted, call.asked + limit.guard
         return call.admitted, self.now if call.done is None else call.done
 
     def drain(self) -> None:
@@ -497,6 +605,9 @@ def random_pool(chance: Random) -> list[list[Limit]]:
 def moments(pair: Pair) -> list[int]:
     """Steps of time that end at, just before and just after anything of interest."""
     steps = [0, 1, 37, TTL - 1, TTL]
+    for account in pair.ledger.accounts:
+        if account.paced > pair.now:
+            steps += [account.paced - pair.now + by for by in (-1, 0, 1)]
     for limits in pair.plain.limits:
         for limit in limits:
             steps += [width(limit) - 1, width(limit), limit.guard]
@@ -511,8 +622,9 @@ def moments(pair: Pair) -> list[int]:
 
 
 def random_costs(chance: Random, most: int) -> dict[Counts, int]:
-    costs = {counts: chance.randint(1, most) for counts in TOKENS}
-    return {Counts.REQUESTS: chance.choice((1, 1, 1, 2)), Counts.SLOTS: 1, **costs}
+    costs = {counts: chance.randint(0, most) for counts in TOKENS if chance.random() < 0.9}
+    named = {Counts.REQUESTS: chance.choice((1, 1, 1, 2)), Counts.SLOTS: 1}
+    return {**(named if chance.random() < 0.9 else {}), **costs}
 
 
 def wander(seed: int, steps: int) -> Pair:
@@ -520,10 +632,11 @@ def wander(seed: int, steps: int) -> Pair:
     pair = Pair(random_pool(chance))
     domains = len(pair.plain.limits)
     in_debt = seed % 3 == 0
+    paced, lost = 6 if seed % 2 else 0, 6 if seed % 5 == 0 else 0
     for _ in range(steps):
         rids = list(pair.plain.calls) or ["nobody"]
         rid, domain = chance.choice(rids), chance.randrange(domains)
-        match chance.choices(range(11), (40, 24, 20, 5, 5, 4, 4, 2, 2, 2, 8))[0]:
+        match chance.choices(range(13), (40, 24, 20, 5, 5, 4, 4, 2, 2, 2, paced, lost, 8))[0]:
             case 0:
                 exclude = [chance.randrange(domains)] if chance.random() < 0.1 else ()
                 prefer = chance.randrange(domains) if chance.random() < 0.2 else None
@@ -543,12 +656,19 @@ def wander(seed: int, steps: int) -> Pair:
                     pair.repeat(rid)
             case 6:
                 pair.penalize(domain, chance.choice((0, 1, 500, 60_000)), canary=chance.random() < 0.5)
+                pair.tell_again(domain, canary=chance.random() < 0.5)
             case 7:
                 pair.reopen(domain)
             case 8:
                 pair.shut(domain, shut=chance.random() < 0.4)
             case 9:
                 pair.learn(domain, chance.randint(0, 4), chance.choice((1, 4, 20)))
+            case 10:
+                pair.pace(domain, chance.randint(0, 4))
+            case 11:
+                rest = chance.choice((-1, 0, 1, 1, 400, 61_000))
+                member, amount = chance.choice("ab"), chance.randint(0, 4)
+                pair.restore(domain, chance.randint(0, 4), member, rest, amount)
             case _:
                 if pair.last_wait is not None:
                     pair.come_back(chance.randint(1, 2**31 - 2))
@@ -706,6 +826,10 @@ class Histories(RuleBasedStateMachine):
     def penalize(self, pick: int, rest: int, canary: bool) -> None:
         self.pair.penalize(self.domain(pick), rest, canary=canary)
 
+    @rule(pick=picks, canary=st.booleans())
+    def tell_again(self, pick: int, canary: bool) -> None:
+        self.pair.tell_again(self.domain(pick), canary=canary)
+
     @rule(pick=picks)
     def reopen(self, pick: int) -> None:
         self.pair.reopen(self.domain(pick))
@@ -717,6 +841,20 @@ class Histories(RuleBasedStateMachine):
     @rule(pick=picks, number=st.integers(0, 4), amount=st.integers(1, 20))
     def learn(self, pick: int, number: int, amount: int) -> None:
         self.pair.learn(self.domain(pick), number, amount)
+
+    @rule(pick=picks, number=st.integers(0, 4))
+    def pace(self, pick: int, number: int) -> None:
+        self.pair.pace(self.domain(pick), number)
+
+    @rule(
+        pick=picks,
+        number=st.integers(0, 4),
+        member=st.sampled_from("ab"),
+        rest=st.sampled_from((0, 1, 500, 60_000)),
+        amount=st.integers(0, 5),
+    )
+    def restore(self, pick: int, number: int, member: str, rest: int, amount: int) -> None:
+        self.pair.restore(self.domain(pick), number, member, rest, amount)
 
     @invariant()
     def agrees(self) -> None:

@@ -276,7 +276,7 @@ class Counted(Account):
 
 def operations(monkeypatch: pytest.MonkeyPatch, domains: int, admissions: int) -> dict[str, float]:
     """Operations per admission in a pool that is used to 60 % throughout."""
-    monkeypatch.setattr("headgate.policy.quota.ledger.Account", Counted)
+    monkeypatch.setattr("headgate.policy.quota.books.Account", Counted)
     chance = Random(11)
     limits = [rpm(40), tpm(40_000)]
     ledger = QuotaLedger([limits for _ in range(domains)])
@@ -311,7 +311,7 @@ def test_an_admission_costs_the_same_among_10_and_among_10_000(monkeypatch: pyte
 def test_a_large_ask_costs_what_a_small_one_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for tokens in (1, 30_000):
-        monkeypatch.setattr("headgate.policy.quota.ledger.Account", Counted)
+        monkeypatch.setattr("headgate.policy.quota.books.Account", Counted)
         ledger = QuotaLedger([[rpm(100), tpm(10**9)] for _ in range(50)])
         Counted.done.clear()
         for number in range(500):

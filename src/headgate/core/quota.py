@@ -23,6 +23,7 @@ __all__ = [
     "Mode",
     "Penalty",
     "Refusal",
+    "Restore",
     "Settlement",
 ]
 
@@ -58,7 +59,7 @@ class Mode(StrEnum):
 
 
 Costs = Mapping[Counts, int]
-"""What a call costs, by what is counted; anything not named costs nothing."""
+"""What a call costs, by what is counted."""
 
 
 class Limit(Struct, frozen=True):
@@ -93,8 +94,10 @@ class Ask(Struct, frozen=True):
     """A wish to send.
 
     Attributes:
-        rid: id of the reservation; the same id asked again gets the same answer.
-        costs: what the call is expected to use; what is counted in tokens costs at least 1.
+        rid: id of the reservation. The same id asked again gets the same grant, charged once, as if it
+            were made now; so it is asked again only while the call has not been sent.
+        costs: what the call is expected to use. Of everything that a limit of the group counts a call
+            takes at least 1, also where this names less or does not name it.
         exclude: handles of domains that must not serve it.
         prefer: a domain to take if it has room and is not much dearer, or None.
     """
@@ -106,11 +109,19 @@ class Ask(Struct, frozen=True):
 
 
 class Grant(Struct, frozen=True, tag=True):
-    """A reservation: the domain that serves, and whether it is the one call that tests it."""
+    """A reservation.
+
+    Attributes:
+        domain: handle of the domain that serves.
+        canary: whether it is the one call that tests the domain.
+        left: what is left now of each calendar limit of the domain, in the order of its limits; not
+            below 0. Where the store dies, the day goes on with shares of this.
+    """
 
     rid: str
     domain: int
     canary: bool = False
+    left: tuple[int, ...] = ()
 
 
 class Refusal(Struct, frozen=True, tag=True):
@@ -149,6 +160,8 @@ class Penalty(Struct, frozen=True):
         canary: after the rest it opens to one call that tests it.
         shut: True takes it out, False in again, None leaves it.
         limit: a limit the provider told.
+        pace: name of the rolling limit that a refusal nobody can explain concerns, "" for each of the
+            domain's: calls are spread evenly from now on. None: no such refusal.
     """
 
     domain: int
@@ -156,16 +169,40 @@ class Penalty(Struct, frozen=True):
     canary: bool = False
     shut: bool | None = None
     limit: Limit | None = None
+    pace: str | None = None
+
+
+class Restore(Struct, frozen=True):
+    """What one process knows to be charged in books that were lost and begun anew.
+
+    Told again, it replaces what the same member told of the same bucket; it never adds to it.
+
+    Attributes:
+        member: who tells.
+        domain: handle of the domain.
+        limit: name of its limit; one that the domain does not have is ignored.
+        expires: when the charge ends, in milliseconds of the store's clock; what has ended is ignored.
+        amount: all that this member holds in that bucket.
+    """
+
+    member: str
+    domain: int
+    limit: str
+    expires: int
+    amount: int
 
 
 class Batch(Struct, frozen=True):
-    """What one round trip does, in this order; each part is idempotent by reservation id.
+    """What one round trip does; each part is idempotent, what concerns a reservation by its id.
+
+    Done in this order: settles, cancels, renews, penalties, restores, asks.
 
     Attributes:
         settles, cancels, renews: about reservations made before.
         penalties: about domains.
         asks: wishes to send, answered one by one.
         seed: chance for the choice, in [1, 2³¹ − 2].
+        restores: what this process knows to be charged, after books were lost.
     """
 
     settles: tuple[Settlement, ...] = ()
@@ -174,10 +211,20 @@ class Batch(Struct, frozen=True):
     penalties: tuple[Penalty, ...] = ()
     asks: tuple[Ask, ...] = ()
     seed: int = 1
+    restores: tuple[Restore, ...] = ()
 
 
 class BatchReply(Struct, frozen=True):
-    """The answers to a batch's asks, in order, and the store's time."""
+    """The answers to a batch's asks, and of when they are.
+
+    Attributes:
+        answers: one per ask, in order.
+        now: milliseconds of the store's clock.
+        epoch: when the group's books were begun, in the same; another one means that books were lost.
+        seq: grows with every step of the group; a smaller one means that steps were lost.
+    """
 
     answers: tuple[Grant | Refusal, ...]
     now: int
+    epoch: int = 0
+    seq: int = 0

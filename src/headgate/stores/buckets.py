@@ -17,6 +17,7 @@ from headgate.core.buckets import Ask, Level, Rule, Verdict
 from headgate.core.errors import StoreError
 from headgate.core.ports import Clock
 from headgate.policy.bucket import State, shape_of, take
+from headgate.stores.guard import PARTS
 from headgate.stores.line import StoreLine, is_cluster, text
 
 __all__ = ["MemoryBuckets", "RedisBuckets", "bucket_key", "index_key"]
@@ -164,14 +165,12 @@ class RedisBuckets:
 
 _Entry: TypeAlias = tuple[Ask, asyncio.Future[Verdict]]
 
-_GRACE = 0.1  # of the deadline
-
 
 class _Queue:
     """Asks of one event loop that wait to be sent, or to be answered, each until its deadline.
 
     One timer serves them all. Where it comes late, the loop was busy and the answer may lie in the
-    socket: it waits a tenth of the deadline more before it gives up.
+    socket: it waits one part of the deadline more (`PARTS`) before it gives up.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -207,7 +206,7 @@ class _Queue:
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         timer, now = self._timer, loop.time()
-        grace = self._timeout * _GRACE
+        grace = self._timeout / PARTS
         if timer is not None and now - timer.when() > grace:
             self._timer = loop.call_later(grace, self._expire, loop)
             return

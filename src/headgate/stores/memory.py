@@ -9,8 +9,9 @@ from headgate.core.ports import Clock
 from headgate.core.quota import Batch, BatchReply, Limit, Penalty
 from headgate.policy.days import next_reset
 from headgate.policy.quota.ledger import QuotaLedger
+from headgate.policy.quota.price import next_seed
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryStore", "apply_penalty"]
 
 DAYS_AHEAD = 3
 """Resets kept ready: more than a call can last, and they are renewed daily."""
@@ -28,19 +29,20 @@ class MemoryStore:
         self._clock = clock
         self._origin = clock.wall() - clock.monotonic()
         self._lock = Lock()
-        self._groups: dict[str, QuotaLedger] = {}
+        self._groups: dict[str, _Books] = {}
 
     async def declare(self, group: str, domains: Sequence[Sequence[Limit]]) -> None:
         """Make a group with these limits, if there is none yet."""
         with self._lock:
             if group not in self._groups:
-                self._groups[group] = QuotaLedger(domains)
+                self._groups[group] = _Books(QuotaLedger(domains), self._now())
 
     async def transact(self, group: str, batch: Batch) -> BatchReply:
         """One atomic step. Raises `KeyError` for a group that was not declared."""
         with self._lock:
-            ledger = self._groups[group]
-            now = int((self._origin + self._clock.monotonic()) * 1000)
+            books = self._groups[group]
+            books.seq += 1
+            ledger, now = books.ledger, self._now()
             self._renew_resets(ledger, now)
             for settle in batch.settles:
                 ledger.settle(settle.rid, settle.costs, now, served=settle.served)
@@ -49,12 +51,17 @@ class MemoryStore:
             for rid in batch.renews:
                 ledger.renew(rid, now)
             for penalty in batch.penalties:
-                _apply(ledger, penalty, now)
+                apply_penalty(ledger, penalty, now)
+            for restore in batch.restores:
+                ledger.restore(restore, now)
             seed, answers = batch.seed, []
             for ask in batch.asks:
                 answers.append(ledger.acquire(ask, now, seed))
-                seed = seed % 2147483646 + 1
-            return BatchReply(tuple(answers), ledger.advance(now))
+                seed = next_seed(seed)
+            return BatchReply(tuple(answers), ledger.advance(now), books.epoch, books.seq)
+
+    def _now(self) -> int:
+        return int((self._origin + self._clock.monotonic()) * 1000)
 
     async def aclose(self) -> None:
         """Nothing is held open."""
@@ -71,7 +78,19 @@ class MemoryStore:
             ledger.resets.append(int(reset * 1000))
 
 
-def _apply(ledger: QuotaLedger, penalty: Penalty, now: int) -> None:
+class _Books:
+    """The ledger of a group, when it was begun and how many steps it has made."""
+
+    __slots__ = ("epoch", "ledger", "seq")
+
+    def __init__(self, ledger: QuotaLedger, epoch: int) -> None:
+        self.ledger = ledger
+        self.epoch = epoch
+        self.seq = 1  # its declaration
+
+
+def apply_penalty(ledger: QuotaLedger, penalty: Penalty, now: int) -> None:
+    """What a penalty says, said to a ledger."""
     handle = penalty.domain
     if penalty.limit is not None:
         ledger.learn(handle, penalty.limit, now)
@@ -81,3 +100,5 @@ def _apply(ledger: QuotaLedger, penalty: Penalty, now: int) -> None:
         ledger.reopen(handle, now)
     elif penalty.until is not None:
         ledger.penalize(handle, penalty.until, now, canary=penalty.canary)
+    if penalty.pace is not None:
+        ledger.pace(handle, penalty.pace, now)

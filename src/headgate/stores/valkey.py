@@ -15,16 +15,17 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from headgate.core.errors import ConfigurationError, StoreError
 from headgate.core.ports import Clock
 from headgate.core.quota import Batch, BatchReply, Limit
 from headgate.stores import valkey_wire as wire
-from headgate.stores.line import Breaker
+from headgate.stores.guard import Guard, deadline
+from headgate.stores.presence import KEY, Does, Presence, presence_of
 from headgate.stores.valkey_days import resets_around
 from headgate.stores.valkey_lanes import Entry, Lane, Owed, pieces_of
-from headgate.stores.valkey_link import Address, Link, sentence_of
+from headgate.stores.valkey_link import Address, Link, forbids, sentence_of
 
 __all__ = ["TIMEOUT", "ValkeyStore"]
 
@@ -40,7 +41,7 @@ class ValkeyStore:
     """A `QuotaStore` on a server or cluster. Threads and event loops may share it.
 
     Args:
-        url: see `valkey_link.Address`.
+        url: see `headgate.stores.urls`.
         clock: for the breaker, and to know when days end; the ledger goes by the server's clock.
         chance: uniform in [0, 1): spreads the probes of many processes over a dead server.
         timeout: seconds a call may take. A caller waits at most twice that: for the call under way
@@ -65,12 +66,13 @@ class ValkeyStore:
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._declared: dict[str, tuple[bytes, ...]] = {}
         self._owed: dict[str, Owed] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self._guards: dict[str, Guard] = {}
         self._kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
         self._nonces = count(1)
         self._told: tuple[int, float] | None = None  # the server's time, and ours at that moment
         self._epochs: dict[str, int] = {}  # when the server's books of a group were begun
         self._examined = False
+        self._hidden = False  # the user may not touch the key that says who shares the server
 
     def __repr__(self) -> str:
         return f"ValkeyStore({str(self._address)!r})"
@@ -99,12 +101,42 @@ class ValkeyStore:
         if len(replies) == 1:
             return replies[0]
         answers = tuple(answer for reply in replies for answer in reply.answers)
-        return BatchReply(answers, replies[-1].now)
+        last = replies[-1]
+        return BatchReply(answers, last.now, last.epoch, last.seq)
+
+    @property
+    def connections(self) -> int:
+        """See `presence.Present`."""
+        return self._address.connections
+
+    async def presence(self, member: str, does: Does) -> Presence:
+        """See `presence.Present`."""
+        if self._hidden:
+            raise StoreError("The shared store's user may not say who shares it.")
+        here = await self._here()
+
+        async def ask() -> Presence | None:
+            try:
+                return await presence_of(here.link.run, member, does)
+            except ResponseError as error:
+                if not forbids(error):
+                    raise
+                return None
+
+        seen = await self._guard("").run(ask)
+        if seen is None:
+            self._hidden = True
+            _log.warning("store=%s members=hidden key=%s", self._address, KEY)
+            return await self.presence(member, does)
+        return seen
 
     async def aclose(self) -> None:
-        """Wait for calls under way and close the running loop's connections."""
+        """Tell what is owed, wait for calls under way and close the running loop's connections."""
         kept = self._kept.pop(asyncio.get_running_loop(), None)
         if kept is not None:
+            for group, lane in kept.here.lanes.items():
+                lane.hurry()
+                self._start(kept.here, lane, group)
             if kept.here.tasks:
                 await asyncio.wait(kept.here.tasks)
             await kept.keeper.aclose()
@@ -113,9 +145,11 @@ class ValkeyStore:
 
     async def _transact(self, group: str, batch: Batch) -> BatchReply:
         owed = self._owed[group]
-        if not self._breaker(group).admit():
+        try:
+            self._guard(group).refuse_while_open()
+        except StoreError:
             owed.keep(batch)
-            raise StoreError("The shared store does not answer; it is asked again every second.")
+            raise
         here = await self._here()
         lane = here.lanes.get(group)
         if lane is None:
@@ -160,7 +194,7 @@ class ValkeyStore:
         nonce = next(self._nonces)
         payload = wire.transaction(nonce, self._resets(), batches)
         try:
-            said = await self._bounded(group, self._ask(link, group, payload, nonce))
+            said = await self._guard(group).run(lambda: self._ask(link, group, payload, nonce))
         except BaseException:
             if owed is not None:
                 lane.owed.keep(owed)
@@ -186,31 +220,19 @@ class ValkeyStore:
         except NoScriptError:  # flushed, evicted, or a new server
             return await link.run("EVAL", self._script, len(keys), *keys, payload)
 
-    async def _bounded(self, group: str, calling: Coroutine[Any, Any, wire.Answers]) -> wire.Answers:
-        breaker = self._breaker(group)
-        try:
-            async with asyncio.timeout(self._timeout):
-                said = await calling
-        except Exception as error:  # noqa: BLE001 - whatever breaks, the caller gets a StoreError
-            breaker.bad(error)
-            # Not chained: a library's text may hold anything, our sentence holds no credential.
-            raise StoreError(f"The shared store at {self._address} {sentence_of(error)}.") from None
-        breaker.good()
-        return said
-
     async def _declare(self, link: Link, group: str) -> None:
         async def calling() -> wire.Answers:
             replies = [await self._run(link, group, piece) for piece in self._declared[group]]
             return wire.answers_of(replies[-1])
 
-        self._note(group, await self._bounded(group, calling()))
+        self._note(group, await self._guard(group).run(calling))
         if not self._examined:
             await self._examine(link)
 
     async def _examine(self, link: Link) -> None:
         """Warn once of a server that may forget charges; refuse one that is too old."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with deadline(self._timeout):
                 facts = await link.facts()
         except (RedisError, OSError):
             self._examined = True
@@ -230,13 +252,20 @@ class ValkeyStore:
 
     # ── what belongs to the store, and to a loop ────────────────────────────────────────────────
 
-    def _breaker(self, group: str) -> Breaker:
+    def _guard(self, group: str) -> Guard:
         # Of a cluster one part may fail alone.
         part = group if self._address.cluster else ""
-        breaker = self._breakers.get(part)
-        if breaker is None:
-            breaker = self._breakers.setdefault(part, Breaker(self._clock, self._chance))
-        return breaker
+        guard = self._guards.get(part)
+        if guard is None:
+            guard = Guard(
+                clock=self._clock, chance=self._chance, seconds=self._timeout, explain=self._failure
+            )
+            guard = self._guards.setdefault(part, guard)  # another thread may have been faster
+        return guard
+
+    def _failure(self, error: Exception) -> StoreError:
+        # A library's text may hold anything, our sentence holds no credential.
+        return StoreError(f"The shared store at {self._address} {sentence_of(error)}.")
 
     def _note(self, group: str, said: wire.Answers) -> None:
         self._told = said.now, self._clock.monotonic()

@@ -20,7 +20,7 @@ MOST_ASKS = 64
 """Asks in one call, so that none holds the server for long."""
 
 MOST_OTHERS = 256
-"""Settlements, cancellations, renewals and penalties in one call."""
+"""Settlements, cancellations, renewals, penalties and restores in one call."""
 
 MOST_OWED = 4096
 """Undelivered facts of a kind that are kept; beyond, the oldest lapse at the store by themselves."""
@@ -50,7 +50,7 @@ class Owed:
         return len(self._settles) + len(self._cancels) + len(self._renews)
 
     def keep(self, batch: Batch) -> None:
-        """Keep what a batch told of reservations. Its asks and penalties are the caller's to repeat."""
+        """Keep what a batch told of reservations. The rest is the caller's to repeat."""
         with self._lock:
             self._settles.update((settle.rid, settle) for settle in batch.settles)
             self._cancels.update(dict.fromkeys(batch.cancels))
@@ -97,7 +97,8 @@ class Lane:
             if entries and (asks > MOST_ASKS or others > MOST_OTHERS):
                 break
             entries.append(self.waiting.popleft())
-        self._urgent = False
+        # One call carries only so much of what is owed, and the rest is no less urgent.
+        self._urgent = self._urgent and bool(self.owed)
         return entries
 
     def answer(self, entries: Iterable[Entry], said: wire.Answers) -> None:
@@ -121,6 +122,10 @@ class Lane:
                 entry.future.set_exception(StoreError(error.message))
         self.waiting.clear()
         self._urgent = False
+
+    def hurry(self) -> None:
+        """Have what is owed told now, whether or not somebody comes along."""
+        self._urgent = bool(self.owed)
 
     def abandon(self, entry: Entry) -> None:
         """The caller was cancelled. If its answer was on the way to it, nobody will act on that."""
@@ -150,13 +155,17 @@ def pieces_of(batch: Batch) -> Iterator[Batch]:
     if len(batch.asks) <= MOST_ASKS and _others(batch) <= MOST_OTHERS:
         yield batch
         return
-    size = MOST_OTHERS // 4
-    facts = max(len(batch.settles), len(batch.cancels), len(batch.renews), len(batch.penalties))
-    for at in range(0, facts, size):
+    kinds = (batch.settles, batch.cancels, batch.renews, batch.penalties, batch.restores)
+    size = MOST_OTHERS // len(kinds)
+    for at in range(0, max(map(len, kinds)), size):
         cut = slice(at, at + size)
         yield Batch(
-            batch.settles[cut], batch.cancels[cut], batch.renews[cut], batch.penalties[cut]
-        )  # fmt: skip
+            batch.settles[cut],
+            batch.cancels[cut],
+            batch.renews[cut],
+            batch.penalties[cut],
+            restores=batch.restores[cut],
+        )
     seed = batch.seed
     for at in range(0, len(batch.asks), MOST_ASKS):
         yield Batch(asks=batch.asks[at : at + MOST_ASKS], seed=seed)
@@ -165,7 +174,8 @@ def pieces_of(batch: Batch) -> Iterator[Batch]:
 
 
 def _others(batch: Batch) -> int:
-    return len(batch.settles) + len(batch.cancels) + len(batch.renews) + len(batch.penalties)
+    facts = len(batch.settles) + len(batch.cancels) + len(batch.renews) + len(batch.penalties)
+    return facts + len(batch.restores)
 
 
 def _shorten(kept: dict[str, T], most: int) -> None:

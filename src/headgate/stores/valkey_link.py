@@ -10,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -32,8 +37,9 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from headgate.core.errors import ConfigurationError
+from headgate.stores.urls import PROCESSES, StoreUrl
 
-__all__ = ["Address", "Link", "sentence_of"]
+__all__ = ["Address", "Link", "forbids", "sentence_of"]
 
 CONNECT_SECONDS = 5.0
 """A connection may take this long to stand, so longer than a call: it is opened in the background."""
@@ -46,9 +52,9 @@ _CODES: dict[type[ResponseError], str] = {
 
 _WORDS = re.compile(r"\b(?:OOM|READONLY|NOPERM|NOAUTH|BUSY|MISCONF|MASTERDOWN|CLUSTERDOWN|CROSSSLOT)\b")
 
-_SCHEMES = {"redis", "rediss", "unix"}
-_NAMES = {"valkey": "redis", "valkeys": "rediss"}
-_OURS = {"max_connections", "decode_responses", "protocol", "socket_timeout", "retry_on_timeout"}
+_OURS = {
+    "max_connections", "decode_responses", "protocol", "socket_timeout", "retry_on_timeout", PROCESSES
+}  # fmt: skip
 
 
 class Link(Protocol):
@@ -65,43 +71,42 @@ class Link(Protocol):
 
 
 class Address:
-    """A store's URL, taken apart. Its text never shows the credentials.
+    """A store's URL as the client library takes it. Its text never shows the credentials.
 
     Args:
-        url: `redis://`, `rediss://` (TLS), `unix://`, the same as `valkey://` and `valkeys://`, or any
-            of them but `unix` with `+cluster`, where hosts may be a list: `redis+cluster://a:1,b:2`.
+        url: as `StoreUrl` reads it; not `memory`.
+
+    Raises:
+        ConfigurationError: it is no such URL, or an option of it is wrong.
     """
 
     def __init__(self, url: str) -> None:
-        scheme, found, rest = url.partition("://")
-        family, plus, how = scheme.partition("+")
-        family = _NAMES.get(family, family)
-        if plus and how == "unix":
-            family, plus = "unix", ""
-        self.cluster = bool(plus)
-        if not found or family not in _SCHEMES or (plus and (how != "cluster" or family == "unix")):
-            raise ConfigurationError(
-                "The store's URL must begin with redis://, rediss://, unix://, valkey://, valkeys://, "
-                "redis+cluster:// or rediss+cluster://."
-            )
-        parts = urlsplit(f"{family}://{rest}")
-        user, at, hosts = parts.netloc.rpartition("@")
-        names = hosts.split(",")
         try:
-            self._options = [
-                dict(parse_url(urlunsplit(parts._replace(netloc=user + at + name)))) for name in names
-            ]
-        except ValueError:
+            read = StoreUrl.read(url)
+        except ValueError as error:
+            raise ConfigurationError(f"The store's URL takes {error}.") from None
+        if read.memory:
+            raise ConfigurationError("A shared store needs a URL, such as redis://host:6379/0.")
+        self.cluster = read.cluster
+        self.connections = 0  # made so far to a single server
+        self._shown = str(read)
+        try:
+            self._options = [dict(parse_url(node)) for node in read.nodes]
+            for options in self._options:
+                for name in _OURS:
+                    options.pop(name, None)
+                _connection(options)  # opens nothing; refuses what it does not know
+        except (ValueError, TypeError, RedisError):
             raise ConfigurationError(
-                "The store's URL cannot be read: host, port or an option."
+                f"The URL of the store at {self._shown} has an option that the redis package does not "
+                "know, or a value that it cannot read."
             ) from None
-        for options in self._options:
-            for name in _OURS:
-                options.pop(name, None)
-        self._text = hosts or parts.path
 
     def __str__(self) -> str:
-        return self._text
+        return self._shown
+
+    def _made(self) -> None:
+        self.connections += 1
 
     def link(self, timeout: float) -> Link:
         """Connections for the running event loop.
@@ -110,14 +115,51 @@ class Address:
             timeout: seconds a call may take.
         """
         if not self.cluster:
-            return _ServerLink(self._options[0])
+            return _ServerLink(self._options[0], self._made)
         return _ClusterLink(self._options, timeout)
 
 
+class _Cut(AbstractConnection):
+    """A connection that is cut where others are closed, also when the library itself gives it up.
+
+    Closing would first wait until what is still to be written has been, which a server that hangs puts
+    off for ever: the socket would then outlive its event loop. What is dropped has nothing to say.
+    """
+
+    async def disconnect(self, *how: Any, **more: Any) -> None:
+        writer = self._writer
+        if writer is not None:
+            writer.transport.abort()
+        await super().disconnect(*how, **more)
+
+
+class _Tcp(_Cut, Connection): ...
+
+
+class _Tls(_Cut, SSLConnection): ...
+
+
+class _Unix(_Cut, UnixDomainSocketConnection): ...
+
+
+_CLASSES: dict[type[AbstractConnection], type[AbstractConnection]] = {
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Unix,
+}
+
+
+def _connection(options: Mapping[str, Any]) -> AbstractConnection:
+    """A connection that is yet to be opened. Raises `TypeError` for an option nobody knows."""
+    given = {"socket_connect_timeout": CONNECT_SECONDS, **options}
+    kind = _CLASSES.get(given.pop("connection_class", Connection), _Tcp)
+    # RESP2 and no client information: a new connection is of use at once, without a round trip.
+    return kind(protocol=2, driver_info=None, socket_timeout=None, **given)
+
+
 class _ServerLink:
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options = {key: value for key, value in options.items() if key != "connection_class"}
-        self._class: type[AbstractConnection] = options.get("connection_class", Connection)
+    def __init__(self, options: dict[str, Any], made: Callable[[], None]) -> None:
+        self._options = options
+        self._made = made
         self._free: deque[AbstractConnection] = deque()
         self._open: set[AbstractConnection] = set()
         self._opening: asyncio.Task[None] | None = None
@@ -165,15 +207,14 @@ class _ServerLink:
         return self._free.popleft()
 
     async def _connect(self) -> None:
-        options = {"socket_connect_timeout": CONNECT_SECONDS, **self._options}
-        # RESP2 and no client information: a new connection is of use at once, without a round trip.
-        connection = self._class(protocol=2, driver_info=None, socket_timeout=None, **options)
+        connection = _connection(self._options)
         self._open.add(connection)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await self._drop(connection)
             raise
+        self._made()
         self._free.append(connection)
 
     async def _drop(self, *connections: AbstractConnection) -> None:
@@ -181,11 +222,6 @@ class _ServerLink:
             self._open.discard(connection)
             if connection in self._free:
                 self._free.remove(connection)
-            # Cut, not closed: closing would first wait for what is still to be written, and a loop that
-            # ends meanwhile would leave the socket open. redis-py has no public way to say so.
-            writer = getattr(connection, "_writer", None)
-            if writer is not None:
-                writer.transport.abort()
             with suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)
 
@@ -202,7 +238,7 @@ class _ClusterLink:
             ssl=tls,
             protocol=2,
             driver_info=None,
-            socket_timeout=timeout,
+            socket_timeout=None,  # the guard's deadline cuts a call off, and its connection with it
             # A dead node must leave time to ask another one for the new slots.
             socket_connect_timeout=timeout / 3,
             retry=Retry(NoBackoff(), 2),
@@ -244,6 +280,14 @@ def _heard(task: asyncio.Task[Any]) -> None:
     """Whoever waited for it has gone; its error is no loose end."""
     if not task.cancelled():
         task.exception()
+
+
+def forbids(error: ResponseError) -> bool:
+    """Whether the server says that the user may not do this, which trying again does not change."""
+    # Of a command within a script servers say so in words only: new ones in these, old ones in those.
+    said = str(error)
+    in_script = "ACL failure in script" in said or "user executing the script can't" in said
+    return isinstance(error, NoPermissionError) or in_script
 
 
 def sentence_of(error: BaseException) -> str:

@@ -28,8 +28,10 @@ from headgate.core.quota import (
     Mode,
     Penalty,
     Refusal,
+    Restore,
     Settlement,
 )
+from headgate.policy.quota.price import next_seed
 
 __all__ = [
     "DOMAINS",
@@ -57,7 +59,8 @@ _COUNTS = (Counts.REQUESTS, Counts.INPUT, Counts.OUTPUT, Counts.TOTAL, Counts.SL
 _NUMBERS = {counts: number for number, counts in enumerate(_COUNTS, 1)}
 _KINDS = {Kind.ROLLING: 0, Kind.CALENDAR: 1, Kind.CONCURRENT: 2}
 _MODES = {Mode.EARLY: 0, Mode.ENVELOPE: 1}
-_SOURCES = ("lua/ledger_books.lua", "lua/ledger.lua")
+_PARTS = ("_books", "_pace", "_domain", "_time", "_after", "_restore", "_asks", "")
+_SOURCES = tuple(f"lua/ledger{part}.lua" for part in _PARTS)
 
 _CONSTANTS = re.compile(r"^local ((?:\w+ <const>(?:, )?)+) = (.+)$", re.MULTILINE)
 
@@ -122,7 +125,7 @@ def transaction(nonce: int, resets: Sequence[int], batches: Sequence[Wired]) -> 
 
 def wired(batch: Batch) -> Wired:
     """A batch as it travels."""
-    return (
+    said = (
         [_settle(settle) for settle in batch.settles],
         batch.cancels,
         batch.renews,
@@ -130,38 +133,51 @@ def wired(batch: Batch) -> Wired:
         [_ask(ask) for ask in batch.asks],
         batch.seed,
     )
+    return (*said, [_restore(restore) for restore in batch.restores]) if batch.restores else said
 
 
-def next_seed(seed: int) -> int:
-    """The seed of the ask after the one that had this."""
-    return seed % 2147483646 + 1
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """One answer as it travels.
+
+    Attributes:
+        handle: of the domain that serves; −1 for a refusal.
+        second: of a grant whether it is a test; of a refusal its instant, −1 for none.
+        never: whether no waiting helps.
+        name: of the limit that binds.
+        left: what is left of the domain's calendar limits, if it has any.
+    """
+
+    handle: int
+    second: int
+    never: int
+    name: str
+    left: tuple[int, ...] = ()
+
+    def answer(self, rid: str) -> Grant | Refusal:
+        """The answer to the ask of this id."""
+        if self.handle >= 0:
+            return Grant(rid, self.handle, self.second == 1, self.left)
+        return Refusal(None if self.second < 0 else self.second, self.name or None, self.never == 1)
 
 
 class Answers(msgspec.Struct, frozen=True, array_like=True):
-    """A reply taken apart. `said` holds four values per ask: see `_answer`."""
+    """A reply taken apart; `said` answers the asks."""
 
     nonce: int
     now: int
     seq: int
     epoch: int
-    said: list[tuple[int, int, int, str]] = []
+    said: list[Said] = []
 
     def reply(self, asks: Sequence[Ask], first: int) -> BatchReply:
         """The answers to these asks, of which the first was the call's number `first`."""
         said = self.said[first : first + len(asks)]
-        return BatchReply(
-            tuple(_answer(ask.rid, *one) for ask, one in zip(asks, said, strict=True)), self.now
-        )
+        answers = tuple([one.answer(ask.rid) for ask, one in zip(asks, said, strict=True)])
+        return BatchReply(answers, self.now, self.epoch, self.seq)
 
 
 answers_of = msgspec.msgpack.Decoder(Answers).decode
 """The reply's parts. Raises `msgspec.MsgspecError` for anything else."""
-
-
-def _answer(rid: str, handle: int, second: int, never: int, name: str) -> Grant | Refusal:
-    if handle >= 0:
-        return Grant(rid, handle, second == 1)
-    return Refusal(None if second < 0 else second, name or None, never == 1)
 
 
 def _limit(limit: Limit) -> Wired:
@@ -184,10 +200,17 @@ def _settle(settle: Settlement) -> Wired:
     return settle.rid, int(settle.served), *_costs(settle.costs)
 
 
+def _restore(told: Restore) -> Wired:
+    amount = min(max(0, told.amount), _LARGEST)
+    return told.member, told.domain, told.limit, told.expires, amount
+
+
 def _penalty(penalty: Penalty) -> Wired:
     until = _UNSAID if penalty.until is None else max(0, penalty.until)
     shut = _UNSAID if penalty.shut is None else int(penalty.shut)
-    said = penalty.domain, until, int(penalty.canary), shut
-    if penalty.limit is None:
-        return said
-    return *said, _limit(penalty.limit), min(penalty.limit.amount, _LARGEST)
+    said: Wired = (penalty.domain, until, int(penalty.canary), shut)
+    if penalty.limit is not None:
+        said += (_limit(penalty.limit), min(penalty.limit.amount, _LARGEST))
+    elif penalty.pace is not None:
+        said += (False, 0)
+    return said if penalty.pace is None else (*said, penalty.pace)

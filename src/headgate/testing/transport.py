@@ -26,6 +26,7 @@ class Answer:
         status: HTTP status.
         body: the whole body, or what precedes `pieces`.
         headers: names in lower case.
+        connect: until a connection is in hand and the request leaves.
         delay: until the head of the answer is in.
         pieces: more of the body, each after `piece_delay`.
         broken: whether the connection breaks after the body.
@@ -34,6 +35,7 @@ class Answer:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    connect: float = 0.0
     delay: float = 0.0
     pieces: tuple[bytes, ...] = ()
     piece_delay: float = 0.0
@@ -89,12 +91,22 @@ class ScriptedTransport:
         self.open_exchanges = 0
 
     async def open(
-        self, request: Request, credential: Mapping[str, str], deadline: float | None
+        self,
+        request: Request,
+        credential: Mapping[str, str],
+        deadline: float | None,
+        *,
+        not_after: float | None = None,
     ) -> ScriptedExchange:
         """See `Transport.open`."""
         sent = Sent(request, dict(credential), self._clock.monotonic())
-        self.sent.append(sent)
         answer = self._next(sent)
+        if isinstance(answer, Answer) and answer.connect:
+            await self.wait(answer.connect, deadline)
+            sent = Sent(request, sent.credential, self._clock.monotonic())
+        if not_after is not None and self._clock.monotonic() > not_after:
+            raise TransportError(Outcome(Kind.LATE, "The connection came too late."), sent=False)
+        self.sent.append(sent)
         await self.wait(answer.delay, deadline)
         if isinstance(answer, Broken):
             raise TransportError(Outcome(answer.kind, answer.message), sent=answer.sent)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-__all__ = ["EXPONENTIAL", "SAMPLES", "next_random", "price"]
+__all__ = ["EXPONENTIAL", "SAMPLES", "next_random", "next_seed", "price"]
 
 SAMPLES = 4
 STEPS = 64
@@ -36,3 +36,12 @@ def price(terms: Iterable[tuple[int, int, int]]) -> int:
 def next_random(state: int) -> int:
     """The minimal-standard generator (Park and Miller, 1988): state in [1, 2³¹ − 2]."""
     return state * 16807 % 2147483647
+
+
+def next_seed(seed: int) -> int:
+    """The seed of the ask after the one that had this.
+
+    Another multiplier (Park, Miller and Stockmeyer, 1993) than that of the draws: neither do the next
+    ask's draws repeat this one's, nor do they stand at a fixed distance from them.
+    """
+    return seed * 48271 % 2147483647

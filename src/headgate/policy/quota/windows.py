@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from headgate.core.quota import Kind, Limit
 
-__all__ = ["RESET_EARLY", "RESET_LATE", "bucket_width", "expiry"]
+__all__ = ["DAY", "RESET_EARLY", "RESET_LATE", "SKEW", "bucket_width", "expiry"]
 
 DAY = 86_400_000
 
@@ -25,6 +25,9 @@ DAY = 86_400_000
 BUCKETS = 600
 DAY_BUCKET = 300_000
 """Five minutes: a rolling day needs no finer grain."""
+
+SKEW = 100
+"""Milliseconds another server's clock may be ahead after a failover."""
 
 RESET_EARLY = 5_000
 """A provider's clock may be this far ahead: its day then ends before ours."""
@@ -42,12 +45,14 @@ def expiry(limit: Limit, moment: int, resets: Sequence[int], *, counted_by: int 
     """When a charge made at `moment` is released.
 
     Args:
-        resets: ascending instants at which calendar days end, at least one of them far enough ahead.
+        resets: ascending instants at which calendar days end. Where none of them is far enough ahead
+            the charge is held for two days, later than any reset can be.
         counted_by: how long after `moment` the provider may still count; default: the limit's guard.
     """
     latest = moment + (limit.guard if counted_by is None else counted_by)
     if limit.kind is Kind.CALENDAR:
         # What may be counted on either side of a reset is charged to the later day.
-        return resets[bisect_right(resets, latest + RESET_EARLY)] + RESET_LATE
+        following = bisect_right(resets, latest + RESET_EARLY)
+        return latest + 2 * DAY if following == len(resets) else resets[following] + RESET_LATE
     width = bucket_width(limit)
     return -(-latest // width) * width + limit.window
