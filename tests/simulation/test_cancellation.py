@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.support import (
     Ear,
     broken_inside,
     key_books,
+    keys,
     quota,
     said,
     scripted,
@@ -21,7 +22,9 @@ from tests.support import (
     vector,
 )
 
+from headgate.core.quota import Batch, BatchReply
 from headgate.gemini import GeminiAPICallError, ResilientGeminiClient
+from headgate.stores.memory import MemoryStore
 from headgate.testing import Answer, Broken, VirtualClock
 
 
@@ -196,3 +199,92 @@ async def test_a_failing_neighbour_in_a_task_group_cancels_cleanly(clock: Virtua
     assert len(ear.attempts) == len(ear.calls) == len(transport.sent) == 20
     assert {call.error for call in ear.calls} == {"cancelled"}
     assert sum(total for total, *_ in key_books(client)) == 0
+
+
+# ── at the gate ─────────────────────────────────────────────────────────────────────────────────
+
+
+class SlowStore(MemoryStore):
+    """A store whose answer takes a while to come, and sometimes too long for the send guard."""
+
+    def __init__(self, clock: VirtualClock, delays: Iterable[float]) -> None:
+        super().__init__(clock)
+        self._time = clock
+        self._delays = iter(delays)
+
+    async def transact(self, group: str, batch: Batch) -> BatchReply:
+        await self._time.sleep(0.01)
+        reply = await super().transact(group, batch)
+        await self._time.sleep(next(self._delays, 0.01))
+        return reply
+
+
+AT_THE_GATE: dict[str, tuple[list[float], list[Any]]] = {
+    "goes at once": ([], [said(delay=1)]),
+    "is late twice": ([0.01, 0.3, 0.3], [said(delay=1)]),
+    "is refused by the upstream": ([], [quota("Minute", "5s", delay=1), said(delay=1)]),
+    "fails and is retried": ([], [Broken(delay=1), broken_inside(delay=1), said(delay=1)]),
+}
+
+
+@pytest.mark.parametrize("taken", [0, 1], ids=["room", "a call before it"])
+@pytest.mark.parametrize("name", AT_THE_GATE)
+def test_cancelled_at_every_await_point_of_the_gate_everything_is_given_back(
+    name: str, taken: int
+) -> None:
+    points = 0
+    while play_at_the_gate(name, taken, points + 1):
+        points += 1
+    assert points >= 3 + taken, "the ask, the wait and the send were reached"
+
+
+def play_at_the_gate(name: str, taken: int, point: int) -> bool:
+    """As `play`, with one slot and two requests a minute; `taken` calls are under way before."""
+    delays, script = AT_THE_GATE[name]
+    clock, ear = VirtualClock(), Ear()
+    store = SlowStore(clock, [])
+    client, transport = scripted(
+        [said(delay=20)] * taken + script, clock, keys=keys(1, "p"), store=store, environ={},
+        quotas={"concurrency": 1, "rpm": 2, "tpm": 10_000}, observers=[ear], max_wait_seconds=300,
+    )  # fmt: skip
+
+    async def scene() -> bool:
+        cut_short = False
+        before = [asyncio.ensure_future(client.generate_content("x", MODEL)) for _ in range(taken)]
+        await clock.sleep(1)
+        store._delays = iter(delays)
+        behind = asyncio.ensure_future(_later(clock, client))
+        try:
+            cut_short = not await asyncio.ensure_future(_as_task(cancelled_at(generate(client), point)))
+        except asyncio.CancelledError:
+            cut_short = True
+        transport._answers = [said()]
+        await asyncio.gather(*before)
+        assert await behind == "fine", "who stood behind it got its turn"
+        await clock.sleep(1)
+        assert sorted(record.outcome.kind.value for record in ear.attempts).count("late") == 0
+        assert len(ear.attempts) == len(transport.sent)
+        # The reservation of a call that was cancelled lapses for nobody: its slot is free.
+        slots, requests, tokens = _held(store)
+        assert (slots, tokens < 200) == (0, True)
+        assert requests <= 2
+        await clock.sleep(130)
+        assert await client.generate_content("hi", MODEL, max_wait_seconds=0) == "fine"
+        await client.aclose()
+        await clock.sleep(61)
+        await settle(client, transport)
+        return cut_short
+
+    return clock.run(scene())
+
+
+async def _later(clock: VirtualClock, client: ResilientGeminiClient) -> str:
+    await clock.sleep(0.005)  # so that it stands behind, or asks right after
+    return await client.generate_content("behind", MODEL)
+
+
+def _held(store: SlowStore) -> tuple[int, int, int]:
+    (books,) = store._groups.values()
+    account = books.ledger.accounts[0]
+    by_name = {limit.name: used for limit, used in zip(account.limits, account.used, strict=True)}
+    return by_name["concurrency"], by_name["rpm"], by_name["tpm"]

@@ -114,6 +114,44 @@ async def test_calls_wait_in_order_of_arrival_and_wake_once(clock: VirtualClock)
     assert all(call.attempts == 1 and call.retries <= 1 for call in heard.calls)
 
 
+async def test_the_callers_say_who_goes_first(clock: VirtualClock) -> None:
+    async with (
+        Emulator(upstream(1), clock=clock) as emulator,
+        client(emulator, clock, quotas={"rpm": 1}) as using,
+    ):
+        for number in range(PROJECTS):
+            await using.generate_content(f"{number}", MODEL)
+        done: list[str] = []
+
+        async def ask(name: str, **options: object) -> None:
+            await using.generate_content(name, MODEL, **options)
+            done.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(5):
+                group.create_task(ask(f"greedy {number}", caller="greedy", priority="LOW"))
+            for name, options in {
+                "modest": {"caller": "modest", "priority": "low"},
+                "usual": {"priority": "Medium"},
+                "urgent": {"priority": "critical"},
+            }.items():
+                await clock.sleep(0.5)
+                group.create_task(ask(name, **options))
+    # Three go in each window; within it they answer in any order.
+    assert set(done[:3]) == {"urgent", "usual", "greedy 0"}
+    assert set(done[3:6]) == {"modest", "greedy 1", "greedy 2"}
+
+
+async def test_a_priority_nobody_knows_is_the_callers_mistake(clock: VirtualClock) -> None:
+    async with Emulator(upstream(1), clock=clock) as emulator:
+        using = client(emulator, clock)
+        for calling in (using.generate_content, using.embed_content):
+            with pytest.raises(GeminiAPICallError, match="critical, high, normal") as caught:
+                await calling("x", priority=1)
+            assert caught.value.kind == "invalid"
+        assert emulator.report().totals.requests == 0
+
+
 async def test_a_wait_that_does_not_fit_is_refused_at_once_with_the_time(clock: VirtualClock) -> None:
     async with Emulator(upstream(1), clock=clock) as emulator:
         async with client(emulator, clock, quotas={"rpm": 1}, max_wait_seconds=5) as using:

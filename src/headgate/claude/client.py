@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from secrets import token_hex
-from typing import Any, Self, cast
+from typing import Any
 
 from headgate.claude.errors import claude_errors
 from headgate.claude.inputs import Prompt, conversation, message_options
-from headgate.core.call import Call, Chunk, Key, Operation, Reply, Usage
+from headgate.core.call import Call, Chunk, Key, Operation, Usage
 from headgate.core.errors import ConfigurationError
-from headgate.core.ports import Clock, Observer, Transport
-from headgate.engine.stream import ReplyStream
-from headgate.wiring.blocking import Bridge
-from headgate.wiring.calls import bounds, texts
+from headgate.core.ports import Clock, Observer, QuotaStore, Transport
+from headgate.wiring.calls import framed, model_of, texts
 from headgate.wiring.claude import ClaudeSettings, build_claude, load_claude
 from headgate.wiring.clock import SystemClock
+from headgate.wiring.door import Door
 from headgate.wiring.key_status import KeyBooks
 from headgate.wiring.keys import parse_keys
 from headgate.wiring.observers import LogObserver, Observers
+from headgate.wiring.quotas import CLAUDE_QUOTAS, split_quotas
+from headgate.wiring.stores import given_store
 
 __all__ = ["ClaudeReply", "ResilientClaudeClient"]
 
@@ -60,7 +59,7 @@ class ClaudeReply:
     request_id: str
 
 
-class ResilientClaudeClient:
+class ResilientClaudeClient(Door):
     """Claude calls over many keys. Build it anywhere, share it between tasks, threads and loops.
 
     Args:
@@ -68,12 +67,17 @@ class ResilientClaudeClient:
         rotation_enabled: False uses the first key only. Default: environment, else True.
         backoff_seconds: cool-down after a refusal without a hint. Default: environment, else 60.
         max_retries: extra tries of a call; rotations are free. Default: environment, else 3.
+        quotas: what each organisation may use of each class of models, so that calls wait instead of
+            being refused: `rpm`, `itpm`, `otpm`, `concurrency` for all, and tables under `models` and
+            `organisations`. Default: environment and file.
         max_wait_seconds: longest wait for a key where a call has no timeout; 0 never waits.
             Default: environment, else `backoff_seconds`.
         max_tokens: longest answer of a call that does not say. Default: environment, else 4096.
         version: sent as `anthropic-version`. Default: environment, else 2023-06-01.
         base_url: scheme and host of the API. Default: environment, else Anthropic's.
         transport: what sends; the default is HTTP.
+        store: where quota ledgers live: a URL such as `redis://host`, which is opened and closed
+            here, or a `QuotaStore`, which stays yours. Default: environment, else this process.
         clock: where time comes from; the default is the machine's clock.
         observers: hear every attempt, wait and call.
         environ: where settings are read from; the default is the process environment.
@@ -83,6 +87,10 @@ class ResilientClaudeClient:
             is malformed (`KeyFormatError`), or another setting is wrong.
     """
 
+    _group = "organisation"
+    _metric_prefix = "headgate_claude"
+    _cut = "max_tokens"
+
     def __init__(
         self,
         *,
@@ -90,16 +98,20 @@ class ResilientClaudeClient:
         rotation_enabled: bool | None = None,
         backoff_seconds: int | None = None,
         max_retries: int | None = None,
+        quotas: Mapping[str, object] | None = None,
         max_wait_seconds: float | None = None,
         max_tokens: int | None = None,
         version: str | None = None,
         base_url: str | None = None,
         transport: Transport | None = None,
+        store: str | QuotaStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        arguments = {
+        store_url, lent = given_store(store)
+        numbers, tables = split_quotas(quotas, CLAUDE_QUOTAS)
+        arguments: dict[str, object] = {
             "rotation_enabled": rotation_enabled,
             "backoff_seconds": backoff_seconds,
             "max_retries": max_retries,
@@ -107,22 +119,25 @@ class ResilientClaudeClient:
             "max_tokens": max_tokens,
             "version": version,
             "base_url": base_url,
+            "store": store_url,
+            **numbers,
         }
-        settings = load_claude(arguments, keys=_given(keys), environ=environ)
-        self._settings = settings
-        self._clock = clock or SystemClock()
-        self._engine = build_claude(
+        settings = load_claude(arguments, keys=_given(keys), quotas=tables, environ=environ)
+        clock = clock or SystemClock()
+        engine = build_claude(
             settings,
-            clock=self._clock,
+            clock=clock,
             observer=Observers(LogObserver(_log), *observers),
             warn=_log.warning,
             transport=transport,
+            store=lent,
         )
-        self._bridge = Bridge()
+        super().__init__(engine, clock, _log, claude_errors)
+        self._settings = settings
         self._books = KeyBooks(
-            self._engine.pool,
-            self._clock,
-            group="organisation",
+            engine.pool,
+            clock,
+            group=self._group,
             rotation_enabled=settings.rotation_enabled,
             backoff_seconds=settings.backoff_seconds,
         )
@@ -146,33 +161,23 @@ class ResilientClaudeClient:
             prompt: text, a list of text and `Blob`s, or a list of messages with `role` and `content`.
             model: default `HEADGATE_ANTHROPIC_MODEL`.
             options: `max_tokens`, `system`, `tools` and whatever else the API takes under the same
-                name; `betas`, `extra_body`; `timeout` and `max_wait_seconds` in seconds.
+                name; `betas`, `extra_body`; `timeout` and `max_wait_seconds` in seconds; `priority` and
+                `caller` say who goes first where calls wait for quota.
 
         Raises:
             ClaudeQuotaError: every organisation is out of quota, and waiting does not fit the call.
             ClaudeCallError: the call failed; `kind` says why, `blocked` for a refusal.
             TypeError: an option is unknown.
         """
-        with claude_errors():
-            call = self._call(Operation.GENERATE, prompt, model, options)
-            answer, passage = await self._engine.pipeline.run(call)
-        reply = cast("Reply", answer)
-        self._warn_if_cut(reply.finish_reason, call)
-        assert passage.lease is not None  # noqa: S101 - an answer came with a key
+        call = self._call(Operation.GENERATE, prompt, model, options)
+        reply, took = await self._answered(call)
         return ClaudeReply(
             text=reply.text,
             content=reply.content,
             stop_reason=reply.finish_reason,
             usage=reply.usage,
-            model=reply.model or passage.model,
             id=reply.upstream_id,
-            key_name=passage.lease.key.name,
-            attempts=passage.attempts,
-            rotations=passage.rotations,
-            retries=passage.retries,
-            waited=passage.waited,
-            elapsed=self._clock.monotonic() - passage.started,
-            request_id=call.request_id,
+            **took,
         )
 
     async def message_text(self, prompt: Prompt, model: str | None = None, **options: object) -> str:
@@ -197,42 +202,37 @@ class ResilientClaudeClient:
         A block stands in `content` of the piece that completes it, so tool calls come whole; `usage`
         is cumulative, so the last one counts.
         """
-        with claude_errors():
-            call = self._call(Operation.STREAM, prompt, model, options)
-        return self._stream(call)
+        return self._streamed(self._call(Operation.STREAM, prompt, model, options))
 
-    async def _stream(self, call: Call) -> AsyncGenerator[Chunk]:
-        with claude_errors():
-            answer, _ = await self._engine.pipeline.run(call)
-            stream = cast("ReplyStream", answer)
-            try:
-                async for chunk in stream:
-                    yield chunk
-            finally:
-                await stream.aclose()
-        self._warn_if_cut(stream.finish_reason, call)
+    async def count_tokens(self, prompt: Prompt, model: str | None = None, **options: object) -> int:
+        """Tokens of a prompt, as the API counts them; costs nothing and uses no quota of messages.
 
+        Args:
+            prompt: as in `messages`.
+            model: likewise; models of different generations count differently.
+            options: as in `messages`; of those only what shapes the prompt is sent, such as `system`
+                and `tools`.
+
+        Raises: as `messages`.
+        """
+        reply, _ = await self._answered(self._call(Operation.COUNT, prompt, model, options))
+        return reply.tokens
+
+    @claude_errors()
     def _call(
         self, operation: Operation, prompt: Prompt, model: str | None, given: Mapping[str, object]
     ) -> Call:
         options = dict(given)
-        deadline, wait = bounds(options, self._clock, self._settings.max_wait_seconds)
+        frame = framed(options, self._clock, self._settings.max_wait_seconds)
         parts, messages = conversation(prompt)
         return Call(
             operation,
-            model or self._settings.default_model,
+            model_of(model, self._settings.default_model),
             parts,
             message_options(options, self._settings.max_tokens),
-            token_hex(8),
-            deadline,
-            wait,
-            messages,
+            messages=messages,
+            **frame,
         )
-
-    @staticmethod
-    def _warn_if_cut(reason: str | None, call: Call) -> None:
-        if reason == "max_tokens":
-            _log.warning("call %s: the answer was cut at the token limit", call.request_id)
 
     # ── synchronous twins ───────────────────────────────────────────────────────────────────────
 
@@ -256,6 +256,10 @@ class ResilientClaudeClient:
         """`messages_chunks` for callers without an event loop."""
         return self._bridge.iterate(self.messages_chunks(prompt, model, **options))
 
+    def count_tokens_sync(self, prompt: Prompt, model: str | None = None, **options: object) -> int:
+        """`count_tokens` for callers without an event loop."""
+        return self._bridge.run(self.count_tokens(prompt, model, **options))
+
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
     def get_key_metrics(self) -> dict[str, Any]:
@@ -265,34 +269,6 @@ class ResilientClaudeClient:
     def get_status_summary(self) -> str:
         """The status as text, a line a key."""
         return self._books.summary("Claude Key Status")
-
-    def log_status(self) -> None:
-        """Log the status summary as one INFO record. Never raises, so it may stand in `finally`."""
-        _log.info("%s", self.get_status_summary())
-
-    # ── closing ─────────────────────────────────────────────────────────────────────────────────
-
-    async def aclose(self) -> None:
-        """Close the connections of the running loop and of the synchronous twins."""
-        await self._engine.transport.aclose()
-        if self._bridge.running:
-            await asyncio.to_thread(self._bridge.stop)
-
-    def close(self) -> None:
-        """Close the connections of the synchronous twins."""
-        self._bridge.stop()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _given(keys: str | Sequence[str] | None) -> tuple[Key, ...] | None:

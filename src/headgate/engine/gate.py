@@ -1,124 +1,38 @@
 """The gate: a call whose quotas are known waits here for its turn, and goes when a domain has room.
 
 The ledger decides, atomically, which domain serves; a refusal names the instant at which room may come.
-Calls wait in order of priority, then of arrival. Only the first in line asks, and it sleeps until that
-instant, or until something is given back: no polling, one ask a release, and nobody overtakes.
-A call that cannot get its turn within its bound is refused at once and told when to come back.
+Calls wait in order of class, then fairly between callers (`policy/fairness.py`). The first in line are
+offered to the ledger together; then nothing happens until the earliest instant named, or until
+something is given back: no polling, one ask a release. Each waiting call wakes once, with its turn or
+with the reason why there is none. One that cannot get its turn within its bound is refused at once and
+told when to come back.
 
-Threads and event loops may share a gate: whoever is first in line is woken on its own loop.
+A model, or a class of models that are counted together, has a ledger, and a turnstile before it.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from heapq import heapify, heappop, heappush
-from secrets import token_hex
 from threading import Lock
 
-from headgate.core.errors import InvalidCallError, StoreError
 from headgate.core.ports import Clock, QuotaStore
-from headgate.core.quota import Ask, Batch, Costs, Counts, Grant, Refusal, Settlement
-from headgate.engine.passage import NoKeyReady
+from headgate.core.quota import Costs, Limit, Penalty
+from headgate.engine.line import Turn, Want
 from headgate.engine.pool import KeyPool
-from headgate.policy.leases import Lease, Unready
-from headgate.policy.quota.outlook import Capacity, capacity, least_wait
+from headgate.engine.turnstile import Turnstile
+from headgate.policy.leases import Lease
 from headgate.policy.quota.table import QuotaTable
+from headgate.policy.tally import Charge
 
-__all__ = ["QuotaGate", "Want"]
-
-MOST_WAITING = 10_000
-"""Calls that may wait for one model; more are refused at once rather than kept without end."""
+__all__ = ["QuotaGate", "Turn", "Want"]
 
 MOST_LINES = 1000
 """Callers may name any model: further names go without reservations."""
 
-_SEEDS = 2**31 - 2
-
-
-class Want:
-    """What a call wants of the gate.
-
-    Args:
-        model: the model on the wire.
-        costs: what it is expected to use.
-        exclude: domains that refused it.
-        prefer: the lease whose key it would use again, or None.
-        bound: seconds it may wait.
-        on_wait: told the seconds of a wait that begins.
-    """
-
-    __slots__ = ("bound", "costs", "exclude", "model", "on_wait", "prefer", "rid")
-
-    def __init__(
-        self,
-        model: str,
-        costs: Costs,
-        exclude: Collection[int],
-        prefer: Lease | None,
-        bound: float,
-        on_wait: Callable[[float], None],
-    ) -> None:
-        self.rid = token_hex(8)
-        self.model = model
-        self.costs = costs
-        self.exclude = exclude
-        self.prefer = prefer
-        self.bound = bound
-        self.on_wait = on_wait
-
-
-class _Waiter:
-    """A place in line. `wake` may be called from any thread."""
-
-    __slots__ = ("_future", "loop")
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] | None = None
-
-    async def sleep(self, seconds: float | None) -> None:
-        """Until woken, or for so many seconds."""
-        future = self._future = self.loop.create_future()
-        timer = None if seconds is None else self.loop.call_later(seconds, _resolve, future)
-        try:
-            await future
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def wake(self) -> None:
-        """End a sleep."""
-        self.loop.call_soon_threadsafe(self._rouse)
-
-    def _rouse(self) -> None:
-        if self._future is not None:
-            _resolve(self._future)
-
-
-class _Line:
-    """The calls that wait for one model, and what is still to be told to the ledger."""
-
-    __slots__ = ("backlog", "capacity", "declared", "group", "places", "sequence", "settles")
-
-    def __init__(self) -> None:
-        self.declared = False
-        self.group = ""
-        self.capacity: Capacity = {}
-        self.backlog: Counter[Counts] = Counter()
-        self.places: list[tuple[int, _Waiter]] = []
-        self.settles: list[Settlement | str] = []
-        self.sequence = 0
-
-    def head(self) -> _Waiter | None:
-        """Who is first."""
-        return self.places[0][1] if self.places else None
-
 
 class QuotaGate:
-    """Reservations for the calls of one provider.
+    """Reservations for the calls of one provider. Threads and event loops may share it.
 
     Args:
         store: where the ledgers live.
@@ -144,183 +58,102 @@ class QuotaGate:
         self._clock = clock
         self._chance = chance
         self._lock = Lock()
-        self._lines: dict[str, _Line] = {}
+        self._turnstiles: dict[str, Turnstile] = {}
+        self._covered: dict[str, Mapping[int, tuple[Limit, ...]]] = {}
 
     def covers(self, model: str) -> bool:
-        """Whether quotas of this model are declared, so that calls for it go through the gate."""
-        known = model in self._lines or len(self._lines) < MOST_LINES
-        return known and self._table.covers(model)
+        """Whether quotas of this model are declared or were learned: its calls go through the gate."""
+        name = self._table.class_of(model)
+        known = name in self._turnstiles or len(self._turnstiles) < MOST_LINES
+        return known and (name in self._covered or self._table.covers(model))
 
-    async def acquire(self, want: Want) -> Lease:
-        """A lease with a reservation.
+    @property
+    def store(self) -> QuotaStore:
+        """Where its ledgers live."""
+        return self._store
+
+    @property
+    def models(self) -> list[str]:
+        """The models, or classes of models, whose calls came through here."""
+        return list(self._turnstiles)
+
+    @property
+    def learned(self) -> list[str]:
+        """The models, or classes of models, whose quotas nobody declared and that are covered."""
+        with self._lock:
+            return list(self._covered)
+
+    def exact(self, model: str) -> bool:
+        """Whether reservations for a model must cover the most that a call can use."""
+        return self._table.is_exact(model)
+
+    def cover(self, model: str, limits_by_domain: Mapping[int, tuple[Limit, ...]]) -> None:
+        """From now on a model's calls go through the gate, with these limits where none were declared.
+
+        Args:
+            limits_by_domain: by handle of the domain; the others begin without limits. The ledger is
+                told of them in any case, as `tell` does: another process may have made it already.
+        """
+        name = self._table.class_of(model)
+        with self._lock:
+            fresh = not (name in self._covered or self._table.covers(model))
+            if fresh and len(self._covered) < MOST_LINES:
+                self._covered[name] = dict(limits_by_domain)
+        told = [Penalty(d, limit=limit) for d, row in limits_by_domain.items() for limit in row]
+        self.tell(model, told)
+
+    def tell(self, model: str, penalties: Sequence[Penalty]) -> None:
+        """Say what a provider said of domains; told to the model's ledger with the next batch, which
+        goes within 50 ms where a loop runs. Of a model that is not covered nothing is kept."""
+        if self.covers(model) and penalties:
+            self._turnstile(model).tell(penalties)
+
+    def recall(self, model: str, charges: Sequence[Charge]) -> None:
+        """Say what was sent before a limit was known; told with the model's next batch."""
+        if self.covers(model):
+            self._turnstile(model).recall(charges)
+
+    async def acquire(self, want: Want) -> Turn:
+        """A turn: a lease with a reservation, and when its send must have begun.
 
         Raises:
             NoKeyReady: no domain has room within the bound; says when the first will.
             InvalidCallError: the call needs more than any domain's limit.
+            StoreError: the store does not answer.
         """
-        line = await self._line(want.model)
-        refused: tuple[float | None, Unready] | None = None
-        if line.head() is None:
-            got = await self._ask(line, want)
-            if isinstance(got, Lease):
-                return got
-            refused = got
-        return await self._wait(line, want, refused)
+        turnstile = self._turnstile(want.model)
+        if not turnstile.line.declared:
+            await self._declare(turnstile, want.model)
+        return await turnstile.acquire(want)
 
     def settle(self, lease: Lease, costs: Costs | None, *, served: bool) -> None:
         """Say what a reservation used; None gives it back whole: no byte was sent."""
-        line = self._lines[lease.model]
-        with self._lock:
-            line.settles.append(lease.rid if costs is None else Settlement(lease.rid, costs, served))
-            head = line.head()
-        if head is not None:
-            head.wake()  # something may have become free
+        self._turnstile(lease.model).settle(lease, costs, served=served)
 
-    # ── waiting ─────────────────────────────────────────────────────────────────────────────────
+    async def flush(self) -> None:
+        """Tell the ledgers now what they would be told within 50 ms, before this process ends."""
+        for turnstile in list(self._turnstiles.values()):
+            await turnstile.flush()
 
-    async def _wait(
-        self, line: _Line, want: Want, refused: tuple[float | None, Unready] | None
-    ) -> Lease:
-        began = self._clock.monotonic()
-        self._check(want, refused, want.bound)
-        self._check_line(line, want)
-        waiter = _Waiter()
-        self._join(line, waiter, want)
-        want.on_wait(0.0 if refused is None else refused[0] or 0.0)
-        try:
-            while True:
-                left = want.bound - (self._clock.monotonic() - began)
-                pause: float | None = left
-                if line.head() is waiter:
-                    got = await self._ask(line, want)
-                    if isinstance(got, Lease):
-                        return got
-                    self._check(want, got, left)
-                    pause = got[0]
-                elif left <= 0:
-                    raise NoKeyReady(self._pool.closed(want.model)[1], self._least(line), final=True)
-                await waiter.sleep(pause)
-        finally:
-            self._leave(line, waiter, want)
-
-    def _check(self, want: Want, refused: tuple[float | None, Unready] | None, left: float) -> None:
-        if refused is None:
-            if want.bound <= 0:
-                raise NoKeyReady(self._pool.closed(want.model)[1], 0.0, final=True)
-            return
-        seconds, unready = refused
-        if seconds is None or seconds > left:
-            raise NoKeyReady(unready, seconds, final=True)
-
-    def _check_line(self, line: _Line, want: Want) -> None:
-        """Refuse at once a call that cannot get its turn in time, however things go."""
-        least = self._least(line, want)
-        if least > want.bound:
-            raise NoKeyReady(self._pool.closed(want.model)[1], least, final=True)
-
-    def _least(self, line: _Line, want: Want | None = None) -> float:
-        with self._lock:
-            backlog = Counter(line.backlog)
-        if want is not None:
-            backlog.update(want.costs)
-        return least_wait(line.capacity, backlog)
-
-    def _join(self, line: _Line, waiter: _Waiter, want: Want) -> None:
-        with self._lock:
-            if len(line.places) >= MOST_WAITING:
-                raise NoKeyReady(self._pool.closed(want.model)[1], want.bound, final=True)
-            line.sequence += 1
-            line.backlog.update(want.costs)
-            heappush(
-                line.places, (line.sequence, waiter)
-            )  # sequences differ: waiters are never compared
-
-    def _leave(self, line: _Line, waiter: _Waiter, want: Want) -> None:
-        with self._lock:
-            line.backlog.subtract(want.costs)
-            was_head = line.head() is waiter
-            if was_head:
-                heappop(line.places)
-            else:
-                line.places = [place for place in line.places if place[1] is not waiter]
-                heapify(line.places)
-            head = line.head()
-        if was_head and head is not None:
-            head.wake()
-
-    # ── asking ──────────────────────────────────────────────────────────────────────────────────
-
-    async def _ask(self, line: _Line, want: Want) -> Lease | tuple[float | None, Unready]:
-        """One round trip to the ledger: a lease, or the seconds until there may be room."""
-        closed, unready = self._pool.closed(want.model)
-        exclude = closed.union(want.exclude)
-        with self._lock:
-            told, line.settles = line.settles, []
-        batch = Batch(
-            settles=tuple(item for item in told if isinstance(item, Settlement)),
-            cancels=tuple(item for item in told if isinstance(item, str)),
-            asks=(self._ask_of(want, exclude),),
-            seed=int(self._chance() * _SEEDS) + 1,
-        )
-        try:
-            reply = await self._store.transact(line.group, batch)
-        except (StoreError, asyncio.CancelledError):
-            with self._lock:  # it may have been granted: nobody will use it
-                line.settles.append(want.rid)
-            raise
-        (answer,) = reply.answers
-        if isinstance(answer, Grant):
-            lease = self._pool.lease_in(answer.domain, want.model, want.rid, want.prefer)
-            if lease is not None:
-                return lease
+    def _turnstile(self, model: str) -> Turnstile:
+        name = self._table.class_of(model)
+        found = self._turnstiles.get(name)
+        if found is None:
+            fresh = Turnstile(name, self._store, self._pool, self._clock, self._chance)
             with self._lock:
-                line.settles.append(want.rid)  # its last key was disabled meanwhile
-            return 0.0, unready
-        probe = self._pool.lease_probe(want.model, want.exclude)
-        return probe or (self._seconds(answer, reply.now, want, unready), unready)
+                found = self._turnstiles.setdefault(name, fresh)
+        return found
 
-    @staticmethod
-    def _ask_of(want: Want, exclude: set[int]) -> Ask:
-        prefer = None if want.prefer is None else want.prefer.domain
-        return Ask(want.rid, want.costs, tuple(exclude), prefer)
-
-    def _seconds(self, answer: Refusal, now: int, want: Want, unready: Unready) -> float | None:
-        """Seconds until a domain has room, or until one that rests comes back."""
-        if answer.never and unready.recovers is None:
-            raise InvalidCallError(
-                f"The call needs {_amounts(want.costs)} of {want.model}, more than the declared quota "
-                "of any project. Shorten the prompt or declare the larger limit."
-            )
-        times = []
-        if answer.at is not None:
-            times.append((answer.at - now) / 1000)
-        if unready.recovers is not None:
-            times.append(unready.recovers - self._clock.monotonic())
-        return max(0.0, min(times)) if times else None
-
-    async def _line(self, model: str) -> _Line:
-        with self._lock:
-            line = self._lines.setdefault(model, _Line())
-        if not line.declared:
-            names = self._pool.domain_names
-            limits = [self._table.quota(name, model).limits() for name in names]
-            line.group = f"{self._namespace}:{_fingerprint(names)}:{model}"
-            await self._store.declare(line.group, limits)
-            line.capacity = capacity(limits)
-            line.declared = True
-        return line
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    async def _declare(self, turnstile: Turnstile, model: str) -> None:
+        name, names = self._table.class_of(model), self._pool.domain_names
+        learned = self._covered.get(name, {})
+        limits = [
+            self._table.quota(domain, model).limits() + learned.get(handle, ())
+            for handle, domain in enumerate(names)
+        ]
+        await turnstile.declare(f"{self._namespace}:{_fingerprint(names)}:{name}", limits)
 
 
 def _fingerprint(names: list[str]) -> str:
     """Of the domains: handles mean the same in two processes only if their lists are the same."""
     return sha256("\n".join(names).encode()).hexdigest()[:12]
-
-
-def _amounts(costs: Costs) -> str:
-    parts: Iterable[str] = (f"{amount} {counts.value}" for counts, amount in costs.items())
-    return ", ".join(parts)

@@ -9,11 +9,12 @@ from typing import Protocol
 from headgate.core.call import Call, Reply, Usage
 from headgate.core.outcome import Outcome
 from headgate.core.ports import Request
-from headgate.core.records import CallRecord
+from headgate.core.quota import Costs, Limit
+from headgate.core.records import CallRecord, Findings
 from headgate.engine.stream import ReplyStream
 from headgate.policy.leases import Lease, Unready
 
-__all__ = ["Answer", "AttemptFailed", "NoKeyReady", "Onward", "Passage", "Stage"]
+__all__ = ["Answer", "AttemptFailed", "Learner", "NoKeyReady", "Onward", "Passage", "Stage"]
 
 Answer = Reply | ReplyStream
 
@@ -31,8 +32,12 @@ class Passage:
         prefer: the lease whose key a retry should use again.
         refused_by: domains that refused this call since it last waited.
         refusal: the last quota refusal, as (key name, outcome).
+        not_after: monotonic seconds by which the send must have begun, or None.
         wait_bound: seconds the call may still wait for a key; 0: not at all.
+        limits: quotas that the answer of the attempt under way named.
         token_count: the plain count of the prompt's tokens, once somebody needed it.
+        reserved: what the attempt under way was expected to use; empty where nothing was reserved.
+        findings: what preparing the call found, where it was prepared.
         attempts, rotations, retries, waited: what it took; waited is in seconds.
     """
 
@@ -44,8 +49,12 @@ class Passage:
     prefer: Lease | None = None
     refused_by: set[int] = field(default_factory=set)
     refusal: tuple[str, Outcome] | None = None
+    not_after: float | None = None
     wait_bound: float = 0.0
+    limits: tuple[Limit, ...] = ()
     token_count: int = 0
+    reserved: Costs = field(default_factory=dict)
+    findings: Findings | None = None
     attempts: int = 0
     rotations: int = 0
     retries: int = 0
@@ -66,6 +75,7 @@ class Passage:
             key_name=self.lease.key.name if self.lease else None,
             usage=usage,
             error=error,
+            findings=self.findings,
         )
 
 
@@ -78,6 +88,21 @@ class Stage(Protocol):
 
     async def __call__(self, passage: Passage, onward: Onward) -> Answer:
         """Do the way down, go on, do the way up."""
+
+
+class Learner(Protocol):
+    """Hears what became of every attempt, to learn quotas from it. Returns quickly, never raises."""
+
+    def leased(self, lease: Lease) -> None:
+        """One attempt is about to be sent."""
+
+    def heard(self, lease: Lease, outcome: Outcome, *, reserved: bool, sent: bool) -> None:
+        """One attempt was settled.
+
+        Args:
+            reserved: its quota had been reserved before it was sent.
+            sent: whether the upstream may have seen it.
+        """
 
 
 class AttemptFailed(Exception):  # noqa: N818 - a signal between stages, never seen by a user

@@ -7,14 +7,24 @@ away; closing it twice is harmless.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Self
+from typing import Protocol, Self
 
 from headgate.core.call import Chunk, Usage
 from headgate.core.errors import UpstreamError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Exchange, TransportError
 
-__all__ = ["ReplyStream"]
+__all__ = ["Change", "ReplyStream"]
+
+
+class Change(Protocol):
+    """Something that is done to every piece of a stream on its way up."""
+
+    def feed(self, chunk: Chunk) -> Chunk:
+        """The piece to pass on for a piece that came; what is not clear yet may be held back."""
+
+    def finish(self) -> Chunk | None:
+        """What was held back, once the stream is over. May raise a `HeadgateError`."""
 
 
 class ReplyStream:
@@ -44,6 +54,7 @@ class ReplyStream:
         self._key_name = key_name
         self._ended = False
         self._on_end: list[Callable[[Outcome], None]] = []
+        self._change: Change | None = None
         self.usage = Usage()
         self.model = first.model
         self.finish_reason: str | None = None
@@ -52,16 +63,35 @@ class ReplyStream:
         """Call back once, with the outcome, when the stream is over. Innermost stage first."""
         self._on_end.append(callback)
 
+    def through(self, change: Change) -> None:
+        """Pass every piece through a change; at most one, before the first is read."""
+        self._change = change
+
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Chunk:
         if self._ended:
             raise StopAsyncIteration
-        chunk = await self._next()
+        if self._change is None:
+            chunk = await self._next()
+        else:
+            chunk = await self._changed(self._change)
         self.usage = chunk.usage or self.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
         return chunk
+
+    async def _changed(self, change: Change) -> Chunk:
+        try:
+            return change.feed(await self._next())
+        except StopAsyncIteration:
+            last = change.finish()
+            if last is None:
+                raise
+            return last
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def _next(self) -> Chunk:
         if (first := self._first) is not None:

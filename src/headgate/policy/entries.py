@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from heapq import heapify
 
 from headgate.core.call import Key
 from headgate.policy.leases import KeyStats, Park
@@ -40,3 +41,12 @@ class Queue:
     cooling: list[tuple[float, int]] = field(default_factory=list)
     probes: list[tuple[float, int]] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)
+
+    def bring_back(self, number: int) -> None:
+        """Make a dead or cooling domain ready. O(n), for the rare cases where time does not do it."""
+        cooling = [item for item in self.cooling if item[1] != number]
+        if len(cooling) < len(self.cooling) or number in self.dead:
+            heapify(cooling)
+            self.cooling = cooling
+            self.dead.discard(number)
+            self.ready.appendleft(number)

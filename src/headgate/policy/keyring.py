@@ -15,10 +15,11 @@ Pure: times are arguments, in monotonic seconds; the caller holds a lock around 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace
 
 from msgspec import structs
 
@@ -32,8 +33,6 @@ __all__ = ["EVERY_MODEL", "KeyRing"]
 
 EVERY_MODEL = "*"
 """Stands for all models where a park holds a whole domain."""
-
-MINUTE = 60.0
 
 _MOST_QUEUES = 1000
 """Callers may name any model: a bound for what is remembered of them."""
@@ -66,6 +65,7 @@ class KeyRing:
             if rotation or index == 0:
                 self._domains[number].keys.append(entry)
         self._choosable_domains = len(self._domains) if rotation else min(1, len(keys))
+        self._names = list(numbers)[: self._choosable_domains]
         self._choosable_keys = len(keys) if rotation else min(1, len(keys))
 
     def __len__(self) -> int:
@@ -80,7 +80,6 @@ class KeyRing:
 
         Args:
             model: the model on the wire.
-            now: monotonic seconds.
             exclude: domains (`Lease.domain`) that refused this call and must not be asked again.
             prefer: the lease of the last attempt; its key is used again if it is still ready.
         """
@@ -165,7 +164,7 @@ class KeyRing:
     def _probe_again(self, lease: Lease, now: float) -> None:
         park = self._park(lease.domain, lease.model, now)
         if park is not None and park.probe_at is not None:
-            self._postpone_probe(self._queue(lease.model), lease.domain, park, now + MINUTE)
+            self._postpone_probe(self._queue(lease.model), lease.domain, park, now + HOUR / 60)
 
     def _unready(self, queue: Queue, model: str, now: float, *, skipped: bool) -> Unready:
         while queue.cooling:
@@ -179,10 +178,22 @@ class KeyRing:
                 break
         recovers = now if skipped else None
         if recovers is None and queue.cooling:
-            recovers = queue.cooling[0][0]
+            recovers = min(queue.cooling[0][0], max(now, self._first_probe(queue, model, now)))
         denied = self._denied[model]
         cooling = self._choosable_keys - self._disabled - denied
         return Unready(recovers, cooling, self._disabled, denied)
+
+    def _first_probe(self, queue: Queue, model: str, now: float) -> float:
+        """When the first parked domain may be tried before its time; never: infinity."""
+        while queue.probes:
+            due, number = queue.probes[0]
+            park = self._park(number, model, now)
+            if park is not None and park.probe_at == due and self._first_usable(number, model):
+                return due
+            heappop(queue.probes)  # its park has passed, or its probe was put off
+            if park is not None and park.probe_at is not None and park.probe_at != due:
+                heappush(queue.probes, (park.probe_at, number))
+        return math.inf
 
     def _first_usable(self, number: int, model: str) -> Entry | None:
         return next((e for e in self._domains[number].keys if model not in e.denied), None)
@@ -205,8 +216,7 @@ class KeyRing:
     @property
     def domain_names(self) -> list[str]:
         """Names of the domains that may be chosen, by number."""
-        first_keys = (domain.keys[0] for domain in self._domains[: self._choosable_domains])
-        return [entry.key.domain for entry in first_keys]
+        return list(self._names)
 
     def closed(self, model: str, now: float) -> tuple[set[int], Unready]:
         """The domains that may not serve a model, and when the first of them recovers."""
@@ -219,7 +229,7 @@ class KeyRing:
                 closed.add(number)
             elif park is not None:
                 closed.add(number)
-                recovers = park.until if recovers is None else min(recovers, park.until)
+                recovers = min(recovers or math.inf, park.opens(now))
             elif self._park(number, EVERY_MODEL, now) is None and not any(
                 e.denied for e in domain.keys
             ):
@@ -313,7 +323,7 @@ class KeyRing:
         entry.denied.clear()
         domain.parks.clear()
         for queue in self._queues.values():
-            self._bring_back(queue, entry.domain)
+            queue.bring_back(entry.domain)
 
     def _refused(self, lease: Lease, model: str, outcome: Outcome, now: float, wall: float) -> None:
         held = self._domains[lease.domain].parks.get(model)
@@ -358,17 +368,7 @@ class KeyRing:
         parks.pop(lease.model, None)
         parks.pop(EVERY_MODEL, None)
         for queue in self._queues.values():
-            self._bring_back(queue, lease.domain)
-
-    @staticmethod
-    def _bring_back(queue: Queue, number: int) -> None:
-        """Make a dead or cooling domain ready. O(n), for the rare cases where time does not do it."""
-        cooling = [item for item in queue.cooling if item[1] != number]
-        if len(cooling) < len(queue.cooling) or number in queue.dead:
-            heapify(cooling)
-            queue.cooling = cooling
-            queue.dead.discard(number)
-            queue.ready.appendleft(number)
+            queue.bring_back(lease.domain)
 
     def _deny(self, entry: Entry, model: str) -> None:
         if model not in entry.denied:

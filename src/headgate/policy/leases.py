@@ -42,6 +42,11 @@ class Park(Struct, frozen=True):
     probe_at: float | None = None
     streak: int = 0
 
+    def opens(self, now: float) -> float:
+        """When a call may go again that may not now: at its end, or before that as a probe."""
+        probe = self.probe_at
+        return self.until if probe is None or probe <= now else min(self.until, probe)
+
 
 class Lease(Struct, frozen=True):
     """The right to send one attempt with one key.

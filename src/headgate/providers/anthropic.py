@@ -17,8 +17,10 @@ from headgate.core.call import Blob, Call, Chunk, Key, Operation, Part, Reply
 from headgate.core.errors import InvalidCallError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Event, Request
+from headgate.core.quota import Limit
 from headgate.providers import anthropic_errors, anthropic_stream
 from headgate.providers.anthropic_usage import WireUsage, as_usage
+from headgate.providers.json_body import json_body
 
 __all__ = ["MESSAGE_OPTIONS", "NO_SAMPLING_FROM", "SAMPLING", "AnthropicProvider"]
 
@@ -44,6 +46,11 @@ MESSAGE_OPTIONS = (
 )
 """Options that travel in the body, under their own names."""
 
+_COUNT_OPTIONS = frozenset(
+    ("betas", "cache_control", "output_config", "speed", "system", "thinking", "tool_choice", "tools")
+)
+"""Those of them that count_tokens takes, as in the anthropic SDK 2.11.0."""
+
 SAMPLING = ("temperature", "top_p", "top_k")
 
 NO_SAMPLING_FROM = "2026-10-21"
@@ -62,7 +69,12 @@ class _Message(msgspec.Struct):
     error: msgspec.Raw | None = None
 
 
+class _Count(msgspec.Struct):
+    input_tokens: int
+
+
 _DECODE_MESSAGE = msgspec.json.Decoder(_Message, strict=False)
+_DECODE_COUNT = msgspec.json.Decoder(_Count, strict=False)
 
 
 class AnthropicProvider:
@@ -90,18 +102,19 @@ class AnthropicProvider:
         body = _body(call, model)
         if betas := body.pop("betas", None):
             headers["anthropic-beta"] = _betas(betas)
-        try:
-            encoded = msgspec.json.encode(body)
-        except (TypeError, msgspec.EncodeError, UnicodeEncodeError) as error:
-            raise InvalidCallError(
-                f"An option or the prompt cannot be written as JSON: {error}."
-            ) from None
+        counts = call.operation is Operation.COUNT
         return Request(
-            "POST", self._url, headers, encoded, streaming=call.operation is Operation.STREAM
+            "POST",
+            f"{self._url}/count_tokens" if counts else self._url,
+            headers,
+            json_body(body),
+            streaming=call.operation is Operation.STREAM,
         )
 
     def _check_sampling(self, call: Call) -> None:
         given = [name for name in SAMPLING if name in call.options]
+        if call.operation is Operation.COUNT:
+            return  # not sent
         if given and self._version >= NO_SAMPLING_FROM:  # dates in ISO form: text order is their order
             raise InvalidCallError(
                 f"anthropic-version {self._version} takes no {', '.join(given)}, not even at the "
@@ -114,8 +127,10 @@ class AnthropicProvider:
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────
 
-    def read(self, call: Call, body: bytes) -> Reply | Outcome:  # noqa: ARG002 - part of the port
+    def read(self, call: Call, body: bytes) -> Reply | Outcome:
         """See `Provider.read`."""
+        if call.operation is Operation.COUNT:
+            return _counted(body)
         try:
             message = _DECODE_MESSAGE.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -140,6 +155,10 @@ class AnthropicProvider:
         """See `Provider.read_error`."""
         return anthropic_errors.classify(status, headers, body)
 
+    def named_limits(self, headers: Mapping[str, str]) -> tuple[Limit, ...]:
+        """See `Provider.named_limits`."""
+        return anthropic_errors.named_limits(headers)
+
     async def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
         """See `Provider.chunks`. A stream without `message_stop` was cut, however quietly it ended."""
         reading = anthropic_stream.Reading()
@@ -156,10 +175,20 @@ class AnthropicProvider:
             yield Outcome(Kind.PROTOCOL, what, 200, usage=reading.usage)
 
 
+def _counted(body: bytes) -> Reply | Outcome:
+    try:
+        count = _DECODE_COUNT.decode(body).input_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return anthropic_stream.no_answer(body)
+    return Reply(tokens=max(0, count))
+
+
 def _body(call: Call, model: str) -> dict[str, object]:
     options = dict(call.options)
     extra = options.pop("extra_body", None)
-    if not options.get("max_tokens"):
+    if call.operation is Operation.COUNT:  # it takes what shapes the prompt, and refuses the rest
+        options = {name: value for name, value in options.items() if name in _COUNT_OPTIONS}
+    elif not options.get("max_tokens"):
         raise InvalidCallError("A message needs max_tokens: the longest answer, in tokens.")
     body: dict[str, object] = {"model": model, "messages": _messages(call), **options}
     if isinstance(extra, Mapping):

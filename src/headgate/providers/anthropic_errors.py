@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
 from headgate.core.outcome import Kind, Outcome
+from headgate.core.quota import Limit
 from headgate.policy import hints
+from headgate.policy.quota.table import Quota
 
-__all__ = ["LimitReading", "classify", "classify_body", "read_limits"]
+__all__ = ["LimitReading", "classify", "classify_body", "named_limits", "read_limits"]
 
 
 class LimitReading(msgspec.Struct, frozen=True):
@@ -86,6 +89,10 @@ _SPEND_WORDS = re.compile(r"specified API usage limits|credit balance is too low
 _REGAIN = re.compile(r"regain access on (\d{4}-\d\d-\d\d)(?: at (\d\d:\d\d) UTC)?")
 _LIMIT_NAMES = ("requests", "tokens", "input-tokens", "output-tokens")
 _PREFIX = "anthropic-ratelimit-"
+_LEDGER_NAMES = {"requests": "rpm", "input-tokens": "itpm", "output-tokens": "otpm"}
+
+# Digits of an amount that is believed: quotas of 10¹⁵ tokens are none.
+_LONGEST_AMOUNT = 15
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
@@ -116,6 +123,35 @@ def read_limits(headers: Mapping[str, str]) -> tuple[LimitReading, ...]:
     return tuple(found)
 
 
+def named_limits(headers: Mapping[str, str]) -> tuple[Limit, ...]:
+    """The limits that stand beside every answer, as the ledger counts them.
+
+    `tokens` is left out: it repeats whichever of the limits is the tightest at the moment (vendor's
+    page of rate limits), so it says nothing new, and its amount changes its meaning.
+    """
+    return _limits_of(*(headers.get(f"{_PREFIX}{name}-limit", "") for name in _LEDGER_NAMES))
+
+
+@lru_cache(maxsize=256)
+def _limits_of(*amounts: str) -> tuple[Limit, ...]:
+    """The same few texts come with every answer of an organisation: they are read once."""
+    numbers = {
+        name: int(text)
+        for name, text in zip(_LEDGER_NAMES.values(), amounts, strict=True)
+        if text.isascii() and text.isdigit() and len(text) <= _LONGEST_AMOUNT and int(text)
+    }
+    return Quota(**numbers).limits()
+
+
+def _exhausted(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the limits of which nothing is left."""
+    return tuple(
+        _LEDGER_NAMES[reading.name]
+        for reading in read_limits(headers)
+        if reading.remaining == 0 and reading.name in _LEDGER_NAMES
+    )
+
+
 def _parse(body: bytes) -> _Envelope | None:
     try:
         return _DECODE_ENVELOPE.decode(body)
@@ -136,7 +172,16 @@ def _typed(envelope: _Envelope, status: int, headers: Mapping[str, str] | None) 
     message = error.message or f"HTTP {status} without a message."
     if upstream_id:
         message = f"{message.rstrip('.')} ({upstream_id})."
-    return Outcome(kind, message, status, hint, upstream_id=upstream_id)
+    names = _exhausted(known) if kind is Kind.QUOTA_MINUTE else ()
+    return Outcome(
+        kind,
+        message,
+        status,
+        hint,
+        quota_names=names,
+        limits=named_limits(known),
+        upstream_id=upstream_id,
+    )
 
 
 def _kind(error: _Error, status: int, headers: Mapping[str, str] | None) -> Kind:  # noqa: PLR0911 - a table

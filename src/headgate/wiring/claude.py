@@ -2,8 +2,9 @@
 
     ANTHROPIC_API_KEYS = entry ("," entry)*        entry = key ["|" name ["|" organisation]]
 
-Settings follow wiring/settings.py: an explicit argument, a variable that is set, the default. What is
-not about a provider (timeouts, what to do about retired models) is set by the same variables.
+Settings follow wiring/settings.py: an explicit argument, a variable that is set, the table `[claude]`
+of `headgate.toml`, the default. What is not about a provider (timeouts, what to do about retired
+models) is set by the same variables.
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from msgspec import structs
 
 from headgate.core.call import Key
 from headgate.core.errors import NoKeysError
-from headgate.core.ports import Clock, Observer, Transport
+from headgate.core.ports import Clock, Observer, QuotaStore, Transport
 from headgate.policy.models import ModelPolicy
+from headgate.policy.quota.table import QuotaTable
 from headgate.providers.anthropic import AnthropicProvider
+from headgate.providers.anthropic_quota import AnthropicTariff, class_of
+from headgate.stores.urls import StoreUrl
 from headgate.wiring.build import CHANCE, Engine, assemble
+from headgate.wiring.file import read_table
 from headgate.wiring.keys import parse_keys, secret_from_file, single_key
 from headgate.wiring.options import (
     Option,
@@ -26,14 +34,27 @@ from headgate.wiring.options import (
     base_url,
     boolean,
     model_name,
+    optional,
     resolve_one,
     seconds,
     whole_number,
 )
 from headgate.wiring.presets import anthropic_default_model, anthropic_registry
-from headgate.wiring.settings import OPTIONS
+from headgate.wiring.presets_quota import preset, tier_name, with_preset
+from headgate.wiring.quotas import CLAUDE_QUOTAS, declared_quota, quota_table
+from headgate.wiring.settings import OPTIONS, Survey, survey
+from headgate.wiring.stores import IN_MEMORY
 
-__all__ = ["CLAUDE_OPTIONS", "ClaudeSettings", "build_claude", "find_claude_keys", "load_claude"]
+__all__ = [
+    "CLAUDE_OPTIONS",
+    "ClaudeSettings",
+    "build_claude",
+    "find_claude_keys",
+    "load_claude",
+    "survey_claude",
+]
+
+_QUOTAS = structs.replace(CLAUDE_QUOTAS, class_of=class_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,7 @@ class ClaudeSettings:
         max_tokens: longest answer of a call that does not say.
         backoff_seconds: cool-down of an organisation after a refusal without a hint.
         max_wait_seconds: longest wait of a call for a key, where it has no deadline.
+        quotas: everything that is declared, or None; the numbers beside it are its defaults.
     """
 
     keys: tuple[Key, ...]
@@ -63,6 +85,15 @@ class ClaudeSettings:
     connect_timeout_seconds: float
     attempt_timeout_seconds: float
     stream_idle_seconds: float
+    quota_rpm: int | None = None
+    quota_itpm: int | None = None
+    quota_otpm: int | None = None
+    quota_concurrency: int | None = None
+    quota_margin: float = 1.0
+    quota_tier: str | None = None
+    quota_learning: bool = True
+    store: StoreUrl = IN_MEMORY
+    quotas: QuotaTable | None = None
     resolved: tuple[Resolved, ...] = field(repr=False, default=())
 
 
@@ -92,6 +123,19 @@ CLAUDE_OPTIONS: tuple[Option, ...] = (
            "extra tries of a call; rotations are free"),
     Option("attempt_timeout_seconds", "HEADGATE_ANTHROPIC_ATTEMPT_TIMEOUT_SECONDS", 600.0,
            seconds(least=0.001), "until a whole answer is in"),
+    Option("quota_rpm", "HEADGATE_CLAUDE_QUOTA_RPM", None, optional(whole_number(1)),
+           "requests a minute of each organisation and model class", "HEADGATE_QUOTA_RPM"),
+    Option("quota_itpm", "HEADGATE_CLAUDE_QUOTA_ITPM", None, optional(whole_number(1)),
+           "input tokens a minute of each, cache reads apart", "HEADGATE_QUOTA_TPM"),
+    Option("quota_otpm", "HEADGATE_CLAUDE_QUOTA_OTPM", None, optional(whole_number(1)),
+           "output tokens a minute of each"),
+    Option("quota_concurrency", "HEADGATE_CLAUDE_QUOTA_CONCURRENCY", None, optional(whole_number(1)),
+           "calls at a time of each", "HEADGATE_QUOTA_CONCURRENCY"),
+    Option("quota_tier", "HEADGATE_CLAUDE_QUOTA_TIER", None, optional(tier_name("anthropic")),
+           "usage tier of the organisations, for quotas that nobody declared"),
+    _SHARED["quota_margin"],
+    _SHARED["quota_learning"],
+    _SHARED["store"],
     _SHARED["model_policy"],
     _SHARED["max_wait_seconds"],
     _SHARED["connect_timeout_seconds"],
@@ -104,6 +148,7 @@ def load_claude(
     arguments: Mapping[str, object] | None = None,
     *,
     keys: tuple[Key, ...] | None = None,
+    quotas: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ClaudeSettings:
     """The settings of a Claude client.
@@ -111,6 +156,7 @@ def load_claude(
     Args:
         arguments: explicit values by option name; None means not given.
         keys: explicit keys, instead of those of the environment.
+        quotas: explicit tables of quotas, instead of those of the file.
         environ: instead of the process environment.
 
     Raises:
@@ -118,21 +164,48 @@ def load_claude(
     """
     environ = os.environ if environ is None else environ  # noqa: TID251 - read here, once
     given = arguments or {}
-    resolved = tuple(resolve_one(option, given, environ, {}, "") for option in CLAUDE_OPTIONS)
+    table, file = read_table(environ, "claude", [option.name for option in CLAUDE_OPTIONS])
+    where = f"{file} [claude]"
+    resolved = tuple(resolve_one(option, given, environ, table, where) for option in CLAUDE_OPTIONS)
     origin = "argument keys"
     if keys is None:
-        keys, origin = find_claude_keys(environ)
+        keys, origin = find_claude_keys(environ, cast("str | None", table.get("keys_file")))
     values = {item.option.name: item.value for item in resolved}
     if values["max_wait_seconds"] is None:
         values["max_wait_seconds"] = float(str(values["backoff_seconds"]))
-    return ClaudeSettings(keys, origin, **values, resolved=resolved)  # type: ignore[arg-type] # parsed above
+    settings = ClaudeSettings(keys, origin, **values, resolved=resolved)  # type: ignore[arg-type] # parsed above
+    tables, source = quotas, "argument quotas"
+    if tables is None:
+        tables = cast("Mapping[str, object]", table.get("quota", {}))
+        source = f"{file} [claude.quota]"
+    declared = quota_table(
+        declared_quota(settings, _QUOTAS), tables, settings.quota_margin, source, _QUOTAS
+    )
+    if settings.quota_tier is not None:
+        chosen = preset("anthropic", settings.quota_tier)
+        declared = with_preset(declared, chosen, settings.quota_margin, class_of)
+    return replace(settings, quotas=declared)
 
 
-def find_claude_keys(environ: Mapping[str, str]) -> tuple[tuple[Key, ...], str]:
+def survey_claude(environ: Mapping[str, str] | None = None) -> Survey:
+    """Look at every setting on its own, so that one mistake does not hide the next. Never raises."""
+    environ = os.environ if environ is None else environ  # noqa: TID251 - read here, once
+    return survey(
+        "claude",
+        CLAUDE_OPTIONS,
+        environ,
+        find_claude_keys,
+        lambda keys: load_claude(keys=keys, environ=environ).quotas,
+    )
+
+
+def find_claude_keys(
+    environ: Mapping[str, str], keys_file: str | None = None
+) -> tuple[tuple[Key, ...], str]:
     """The keys, and where they were found.
 
     The first of these that holds a key: `ANTHROPIC_API_KEYS`, `ANTHROPIC_API_KEYS_FILE`,
-    `ANTHROPIC_API_KEY`, `ANTHROPIC_API_KEY_FILE`.
+    `ANTHROPIC_API_KEY`, `ANTHROPIC_API_KEY_FILE`; the `keys_file` of `headgate.toml`.
     """
     for variable in ("ANTHROPIC_API_KEYS", "ANTHROPIC_API_KEY"):
         for source in (variable, f"{variable}_FILE"):
@@ -143,6 +216,10 @@ def find_claude_keys(environ: Mapping[str, str]) -> tuple[tuple[Key, ...], str]:
                 text = f"{single_key(text, source, 'ANTHROPIC_API_KEYS')}|primary"
             if keys := parse_keys(text, source, group="organisation"):
                 return keys, source
+    if keys_file:
+        text = secret_from_file(keys_file, "claude.keys_file", environ)
+        if keys := parse_keys(text, "claude.keys_file", group="organisation"):
+            return keys, "claude.keys_file"
     raise NoKeysError(
         "No Claude key found. Set ANTHROPIC_API_KEYS to key|name|organisation entries separated by "
         "commas, or ANTHROPIC_API_KEY to one key; each may stand in a file that the variable with "
@@ -157,6 +234,7 @@ def build_claude(
     observer: Observer,
     warn: Callable[[str], None],
     transport: Transport | None = None,
+    store: QuotaStore | None = None,
     chance: Callable[[], float] = CHANCE,
 ) -> Engine:
     """The engine of one Claude client. No I/O, no event loop needed."""
@@ -168,5 +246,10 @@ def build_claude(
         observer=observer,
         warn=warn,
         transport=transport,
+        quotas=settings.quotas or QuotaTable(class_of=class_of),
+        margin=settings.quota_margin,
+        learning=settings.quota_learning,
+        tariff=AnthropicTariff(),
+        store=store,
         chance=chance,
     )

@@ -4,7 +4,7 @@
 - A passing fault (overload, network, malformed answer) is retried with the same key, after the
   upstream's hint or a full-jitter back-off.
 - With no key ready the call waits for the first to recover, if that lies within its deadline, or
-  within `max_wait` where it has none. Such a wait costs one retry, as S1-13 has it.
+  within `max_wait` where it has none, all its waits together. Each costs one retry, as S1-13 has it.
 - What waiting cannot mend is raised at once.
 
 A call sends at most (retries + 1) × domains times, because a domain that refused it is not asked
@@ -116,7 +116,7 @@ class Attempt:
         if passage.call.deadline is not None:
             fits = self._clock.monotonic() + delay < passage.call.deadline
         else:
-            fits = delay <= max(self._backoff.cap, passage.call.max_wait)
+            fits = delay <= max(self._backoff.cap, passage.call.max_wait - passage.waited)
         if not fits:
             self._give_up(passage, outcome)
         passage.prefer = passage.lease
@@ -132,10 +132,13 @@ class Attempt:
         await self._sleep(passage, WaitFor.KEY, signal.wait)
 
     def _wait_bound(self, passage: Passage) -> float:
-        """Seconds the call may wait for a key. A wait costs a retry, so without one left: none."""
+        """Seconds the call may still wait for a key: what its waits so far left of its bound.
+
+        A wait costs a retry, so without one left: none.
+        """
         if passage.retries >= self._max_retries:
             return 0.0
-        bound = passage.call.max_wait
+        bound = max(0.0, passage.call.max_wait - passage.waited)
         if passage.call.deadline is not None:
             left = passage.call.deadline - self._clock.monotonic()
             bound = min(bound, left - _TIME_TO_SEND)  # a wait to the very deadline would be for nothing
@@ -225,6 +228,7 @@ _WHAT_HAPPENED = {
     "network": "The connection failed",
     "timeout": "The upstream did not answer in time",
     "protocol": "The upstream's answer could not be read",
+    "busy": "This process is too busy to send in time",
     "tls": "The upstream's certificate was not accepted",
     "egress": "The upstream does not serve this location",
     "resource": "A file or cache the call names is not available to this key",
@@ -239,6 +243,7 @@ _WHAT_TO_DO = {
     "network": "Check the network and the base URL, then try again.",
     "timeout": "Try again, or allow more time.",
     "protocol": "Check that the base URL leads to the provider's API, and no proxy is between.",
+    "busy": "Let nothing block the event loop, or give the process more of a processor.",
     "tls": "Check the machine's certificates and clock; verification is never switched off.",
     "egress": "Call from a supported region: every key is refused alike.",
     "resource": "Use a key of the project that owns it, or upload it again.",

@@ -1,4 +1,7 @@
-"""Prepare: says which model a name means today, and writes the wire form once for all attempts."""
+"""Prepare: says which model a name means today, and writes the wire form once for all attempts.
+
+A call that brings a `Preparation` is screened between the two, and its reply on the way up.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from headgate.core.call import Preparation
 from headgate.core.errors import ModelRetiredError
 from headgate.core.ports import Clock, Provider
 from headgate.engine.passage import Answer, Onward, Passage
+from headgate.engine.screening import Screening
 from headgate.policy.models import ModelPolicy, Registry, Resolution
 
 __all__ = ["Prepare"]
@@ -23,6 +28,7 @@ class Prepare:
 
     Args:
         warn: hears each warning once.
+        screening: prepares the calls that ask for it; without one none may.
     """
 
     def __init__(
@@ -32,12 +38,14 @@ class Prepare:
         policy: ModelPolicy,
         clock: Clock,
         warn: Callable[[str], None],
+        screening: Screening | None = None,
     ) -> None:
         self._provider = provider
         self._registry = registry
         self._policy = policy
         self._clock = clock
         self._warn = warn
+        self._screening = screening
         self._said: set[str] = set()
         self._day = -1
         self._resolved: dict[str, Resolution] = {}
@@ -54,13 +62,21 @@ class Prepare:
                 )
             self._say(resolution.warning)
         model = resolution.model
-        if not model.sampling and any(name in call.options for name in _SAMPLING):
+        coarse = not model.sampling and call.preparation is None  # screening looks at each of them
+        if coarse and any(name in call.options for name in _SAMPLING):
             self._say(f"Model {model.id} takes no {', '.join(_SAMPLING)}: left out of the request.")
             kept = {name: value for name, value in call.options.items() if name not in _SAMPLING}
             call = passage.call = replace(call, options=kept)
         passage.model = model.id
+        if call.preparation is not None:
+            return await self._screened(passage, call.preparation, onward)
         passage.request = self._provider.write(call, model.id)
         return await onward(passage)
+
+    async def _screened(self, passage: Passage, how: Preparation, onward: Onward) -> Answer:
+        if self._screening is None:
+            raise AssertionError("this engine was built without what prepares calls")
+        return await self._screening(passage, how, onward)
 
     def _resolve(self, name: str) -> Resolution:
         """What the registry says, asked once a day for each name: it is on the path of every call."""

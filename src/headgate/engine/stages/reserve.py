@@ -3,23 +3,41 @@
 Where quotas of the model are declared, the gate reserves what the attempt is expected to use, and the
 truth replaces it afterwards; elsewhere a key has room until its domain was refused. Every lease is
 settled exactly once, also when the caller goes away; a stream settles when it ends.
+
+A reservation is good for a send that begins within a tenth of a second. One that comes later, because
+the process was busy or the connection slow, is given back and made again: no byte was sent, so that is
+no attempt and costs nothing.
 """
 
 from __future__ import annotations
 
-from headgate.core.call import Usage
+import logging
+
+from msgspec import structs
+
+from headgate.core.call import Operation, Usage
 from headgate.core.outcome import Kind, Outcome
-from headgate.core.ports import Clock, Observer
+from headgate.core.ports import Clock, Observer, Tariff
 from headgate.core.quota import Costs, Counts
 from headgate.core.records import AttemptRecord, WaitFor, WaitRecord
-from headgate.engine.gate import QuotaGate, Want
-from headgate.engine.passage import Answer, AttemptFailed, NoKeyReady, Onward, Passage
+from headgate.engine.gate import QuotaGate, Turn, Want
+from headgate.engine.passage import Answer, AttemptFailed, Learner, NoKeyReady, Onward, Passage
 from headgate.engine.pool import KeyPool
 from headgate.engine.stream import ReplyStream
-from headgate.policy.estimate import TokenEstimator
+from headgate.policy.estimate import LONGEST_OUTPUT, TokenEstimator, ceiling
 from headgate.policy.leases import Lease
+from headgate.policy.tariff import WholePrompt
 
 __all__ = ["Reserve"]
+
+SEND_TRIES = 4
+"""Reservations made for one attempt before it counts as failed: four in a row mean that the process
+hangs."""
+
+_log = logging.getLogger("headgate.quota")
+
+_ELASTIC = frozenset({Counts.OUTPUT, Counts.TOTAL})
+_ELASTIC_PROMPT = _ELASTIC | {Counts.INPUT}
 
 # What is certain about an attempt without usage: the request was counted, and for these no token was.
 _NO_TOKENS = frozenset(Kind) - {Kind.SUCCESS, Kind.CANCELLED, Kind.TIMEOUT, Kind.PROTOCOL, Kind.NETWORK}
@@ -30,6 +48,8 @@ class Reserve:
 
     Args:
         gate: reserves quota for models whose quotas are declared; None reserves nothing.
+        learner: hears the outcome of every settled attempt.
+        tariff: what the provider's quotas count of a call.
     """
 
     def __init__(
@@ -39,22 +59,41 @@ class Reserve:
         observer: Observer,
         gate: QuotaGate | None = None,
         estimator: TokenEstimator | None = None,
+        learner: Learner | None = None,
+        tariff: Tariff | None = None,
     ) -> None:
         self._pool = pool
         self._clock = clock
         self._observer = observer
         self._gate = gate
         self._estimator = estimator or TokenEstimator()
+        self._learner = learner
+        self._tariff: Tariff = tariff or WholePrompt()
 
     async def __call__(self, passage: Passage, onward: Onward) -> Answer:
         """Raises `NoKeyReady`, or passes on the failure of the attempt."""
-        lease = await self._lease(passage)
-        passage.lease = lease
+        for number in range(1, SEND_TRIES):
+            try:
+                return await self._attempt(passage, onward, again=number > 1)
+            except AttemptFailed as failed:
+                if failed.outcome.kind is not Kind.LATE:
+                    raise
+        return await self._attempt(passage, onward, again=True)
+
+    async def _attempt(self, passage: Passage, onward: Onward, *, again: bool) -> Answer:
+        lease = await self._lease(passage, again=again)
+        passage.lease, passage.limits = lease, ()
+        if self._learner is not None and passage.call.operation is not Operation.COUNT:
+            self._learner.leased(lease)
         passage.attempts += 1
         number = passage.attempts
         try:
+            self._check_punctual(passage)
             answer = await onward(passage)
         except AttemptFailed as failed:
+            if failed.outcome.kind is Kind.LATE:
+                self._take_back(passage, lease, failed.outcome)
+                raise
             self._settle(passage, lease, number, failed.outcome, sent=failed.sent)
             raise
         except BaseException:  # cancelled, or a fault of ours: the lease must not stay out
@@ -69,37 +108,81 @@ class Reserve:
 
     # ── on the way down ─────────────────────────────────────────────────────────────────────────
 
-    async def _lease(self, passage: Passage) -> Lease:
-        gate = self._gate
-        if gate is not None and gate.covers(passage.model):
-            return await self._reserve(gate, passage)
-        got = self._pool.lease(passage.model, exclude=passage.refused_by, prefer=passage.prefer)
+    async def _lease(self, passage: Passage, *, again: bool) -> Lease:
+        gate, model = self._gate, passage.model
+        passage.not_after, passage.reserved = None, {}
+        if passage.call.operation is Operation.COUNT:
+            model = f"{model}#count"  # counting has limits of its own, and uses none of the model's
+        elif gate is not None and gate.covers(model):
+            turn = await self._reserve(gate, passage, again=again)
+            passage.not_after = turn.not_after
+            return turn.lease
+        got = self._pool.lease(model, exclude=passage.refused_by, prefer=passage.prefer)
         if isinstance(got, Lease):
             return got
         now = self._clock.monotonic()
         wait = None if got.recovers is None else max(0.0, got.recovers - now)
         raise NoKeyReady(got, wait, final=False)
 
-    async def _reserve(self, gate: QuotaGate, passage: Passage) -> Lease:
-        if not passage.token_count:
-            passage.token_count = self._estimator.count(passage.call.parts)
-        tokens = self._estimator.estimate(passage.model, passage.token_count)
+    def _check_punctual(self, passage: Passage) -> None:
+        """Before anything is done for the send: was this process too busy to notice its turn?"""
+        if passage.not_after is not None and self._clock.monotonic() > passage.not_after:
+            raise AttemptFailed(Outcome(Kind.LATE, "The turn was noticed too late."), sent=False)
+
+    async def _reserve(self, gate: QuotaGate, passage: Passage, *, again: bool) -> Turn:
+        call = passage.call
+        exact = gate.exact(passage.model)
+        passage.reserved = self._estimate(passage, exact=exact)
+        elastic = _ELASTIC_PROMPT if self._tariff.cached(call) else _ELASTIC
         began = self._clock.monotonic()
         want = Want(
             passage.model,
-            {Counts.REQUESTS: 1, Counts.INPUT: tokens},
+            passage.reserved,
             exclude=passage.refused_by,
             prefer=passage.prefer,
             bound=passage.wait_bound,
-            on_wait=lambda seconds: self._waits(passage, seconds),
+            on_wait=lambda seconds: self._waits(passage, seconds, again=again),
+            # An answer may stay below its bound, and a prompt may come from the cache: no call is
+            # refused for what it only might use, unless it is to be reserved exactly.
+            elastic=() if exact else elastic,
+            priority=call.priority,
+            caller=call.caller,
+            again=again,
         )
         try:
             return await gate.acquire(want)
         finally:
-            passage.waited += self._clock.monotonic() - began
+            took = self._clock.monotonic() - began
+            passage.waited += took
+            passage.wait_bound = max(0.0, passage.wait_bound - took)
 
-    def _waits(self, passage: Passage, seconds: float) -> None:
-        passage.retries += 1
+    def _estimate(self, passage: Passage, *, exact: bool) -> Costs:
+        """What an attempt is expected to use; with `exact` what it uses at the most."""
+        call, lesson = passage.call, self._lesson(passage)
+        prompt, most = self._tariff.prompt(call), self._tariff.most_output(call)
+        if not passage.token_count:
+            passage.token_count = self._estimator.count(prompt)
+        if exact:
+            tokens, output = ceiling(prompt), most or LONGEST_OUTPUT
+        else:
+            tokens = self._estimator.estimate(lesson, passage.token_count)
+            output = self._estimator.output(lesson, passage.token_count, most)
+        if call.operation is Operation.EMBED:
+            output = 1
+        return {
+            Counts.REQUESTS: 1,
+            Counts.INPUT: tokens,
+            Counts.OUTPUT: output,
+            Counts.TOTAL: tokens + output,
+            Counts.SLOTS: 1,
+        }
+
+    def _lesson(self, passage: Passage) -> str:
+        """What an estimate learns under: prompts that a cache may shorten, apart from the others."""
+        return f"{passage.model}, cached" if self._tariff.cached(passage.call) else passage.model
+
+    def _waits(self, passage: Passage, seconds: float, *, again: bool) -> None:
+        passage.retries += not again  # only the first wait of an attempt costs one
         passage.refused_by.clear()
         record = WaitRecord(passage.call.request_id, WaitFor.KEY, seconds)
         self._observer.waiting(record)
@@ -111,33 +194,59 @@ class Reserve:
     ) -> None:
         self._pool.settle(lease, outcome)
         if lease.rid and self._gate is not None:
-            costs = _truth(outcome) if sent else None
+            costs = self._truth(outcome) if sent else None
             self._gate.settle(lease, costs, served=not outcome.rule.is_quota)
-            if outcome.usage is not None:
-                self._estimator.learn(lease.model, passage.token_count, outcome.usage.prompt)
+            if outcome.usage is not None and outcome.kind is Kind.SUCCESS:
+                self._learn(passage, self._tariff.counted(outcome.usage))
+        if self._learner is not None and passage.call.operation is not Operation.COUNT:
+            if passage.limits and not outcome.limits:
+                outcome = structs.replace(outcome, limits=passage.limits)
+            self._learner.heard(lease, outcome, reserved=bool(lease.rid), sent=sent)
         self._observer.attempt(
             AttemptRecord(
                 request_id=passage.call.request_id,
                 number=number,
                 key_name=lease.key.name,
                 domain=lease.key.domain,
-                model=lease.model,
+                model=passage.model,
                 started=lease.taken,
                 ended=self._clock.monotonic(),
                 outcome=outcome,
             )
         )
 
+    def _take_back(self, passage: Passage, lease: Lease, outcome: Outcome) -> None:
+        """Of an attempt that was not made in time nothing stays: no record, no count, no charge."""
+        passage.attempts -= 1
+        self._pool.settle(lease, structs.replace(outcome, kind=Kind.CANCELLED))
+        if self._gate is not None:
+            self._gate.settle(lease, None, served=True)
+        if self._learner is not None:
+            self._learner.heard(lease, outcome, reserved=True, sent=False)
 
-def _truth(outcome: Outcome) -> Costs:
-    """What an attempt used that was sent: the request for certain, tokens as far as they are known.
+    def _learn(self, passage: Passage, counted: Costs) -> None:
+        lesson, reserved = self._lesson(passage), passage.reserved
+        tokens, output = counted.get(Counts.INPUT, 0), counted.get(Counts.OUTPUT, 0)
+        if self._gate is not None and self._gate.exact(passage.model):
+            if tokens > reserved[Counts.INPUT] or output > reserved[Counts.OUTPUT]:
+                _log.warning(
+                    "quota=exceeds_exact model=%s input=%d/%d output=%d/%d",
+                    passage.model, tokens, reserved[Counts.INPUT], output, reserved[Counts.OUTPUT],
+                )  # fmt: skip
+            return
+        self._estimator.learn(lesson, passage.token_count, tokens)
+        if passage.call.operation is not Operation.EMBED:
+            short = output > reserved[Counts.OUTPUT]
+            self._estimator.learn_output(lesson, passage.token_count, output, short=short)
 
-    Nothing named means that the estimate stays: the provider may have counted it.
-    """
-    usage: Usage | None = outcome.usage
-    if usage is not None and usage.prompt:
-        spent = usage.output + usage.thoughts
-        return {Counts.INPUT: usage.prompt, Counts.OUTPUT: spent, Counts.TOTAL: usage.total}
-    if outcome.kind in _NO_TOKENS:
-        return {Counts.INPUT: 0, Counts.OUTPUT: 0, Counts.TOTAL: 0}
-    return {}
+    def _truth(self, outcome: Outcome) -> Costs:
+        """What an attempt used that was sent: the request for certain, tokens as far as they are known.
+
+        Nothing named means that the estimate stays: the provider may have counted it.
+        """
+        usage: Usage | None = outcome.usage
+        if usage is not None and usage.prompt:
+            return self._tariff.counted(usage)
+        if outcome.kind in _NO_TOKENS:
+            return {Counts.INPUT: 0, Counts.OUTPUT: 0, Counts.TOTAL: 0}
+        return {}

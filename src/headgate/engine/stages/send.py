@@ -32,7 +32,10 @@ class Send:
         key = passage.lease.key
         try:
             exchange = await self._transport.open(
-                passage.request, self._provider.credential(key), passage.call.deadline
+                passage.request,
+                self._provider.credential(key),
+                passage.call.deadline,
+                not_after=passage.not_after,
             )
         except TransportError as failure:
             raise AttemptFailed(_safe(failure.outcome, key), sent=failure.sent) from None
@@ -53,6 +56,7 @@ class Send:
             outcome = self._provider.read_error(exchange.status, exchange.headers, body)
             raise AttemptFailed(_safe(outcome, key))
         assert passage.request is not None  # noqa: S101 - set by prepare
+        passage.limits = self._provider.named_limits(exchange.headers)
         if passage.request.streaming:
             return await self._stream(passage, exchange, key)
         result = self._provider.read(passage.call, await exchange.read())

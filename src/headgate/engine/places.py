@@ -1,0 +1,153 @@
+"""Places: how many calls are under way at once, and who is next when all are taken.
+
+Urgent calls go first, calls of one class in the order they came. The line is bounded: beyond it a call
+is refused at once and told when to come back. The number of places may change while calls are under
+way: what is above a smaller number runs to its end, and nobody is let in until there is room again.
+
+Threads and event loops may share the places of one engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from heapq import heappop, heappush
+from itertools import count
+from threading import Lock
+
+from headgate.core.call import Priority
+from headgate.core.errors import DeadlineExceededError, QueueFullError
+from headgate.core.ports import Clock
+from headgate.engine.loops import call_on
+
+__all__ = ["Places"]
+
+_WEIGHT = 0.2
+"""Of the last call in the running mean of how long one takes."""
+
+_FIRST_GUESS = 1.0
+"""Seconds a call is taken to last before one has ended."""
+
+
+class _Waiter:
+    __slots__ = ("future", "gone", "granted", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+        self.granted = False
+        self.gone = False
+
+    def wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Places:
+    """A number of places and the line before them.
+
+    Args:
+        limit: calls at once.
+        most_waiting: calls in line at once.
+    """
+
+    def __init__(self, limit: int, most_waiting: int, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._limit = limit
+        self._most = most_waiting
+        self._used = 0
+        self._line: list[tuple[int, int, _Waiter]] = []
+        self._numbers = count()
+        self._waiting = 0
+        self._seconds = _FIRST_GUESS
+
+    @property
+    def used(self) -> int:
+        """Calls under way."""
+        return self._used
+
+    @property
+    def waiting(self) -> int:
+        """Calls in line."""
+        return self._waiting
+
+    def resize(self, limit: int, most_waiting: int) -> None:
+        """Change how many there are."""
+        with self._lock:
+            self._limit, self._most = limit, most_waiting
+            self._let_in()
+
+    @asynccontextmanager
+    async def place(self, priority: Priority, deadline: float | None) -> AsyncGenerator[None]:
+        """A place, once it is this call's turn.
+
+        Args:
+            deadline: monotonic seconds at which the caller stops waiting, or None.
+
+        Raises:
+            QueueFullError: too many wait already.
+            DeadlineExceededError: its turn did not come in time.
+        """
+        await self._take(priority, deadline)
+        begun = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            took = self._clock.monotonic() - begun
+            with self._lock:
+                self._seconds += _WEIGHT * (took - self._seconds)
+                self._used -= 1
+                self._let_in()
+
+    async def _take(self, priority: Priority, deadline: float | None) -> None:
+        with self._lock:
+            if self._used < self._limit and not self._waiting:
+                self._used += 1
+                return
+            if self._waiting >= self._most:
+                raise self._full()
+            waiter = _Waiter(asyncio.get_running_loop())
+            heappush(self._line, (priority.rank, next(self._numbers), waiter))
+            self._waiting += 1
+        left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+        try:
+            async with asyncio.timeout(left):
+                await waiter.future
+        except BaseException as error:
+            self._leave(waiter)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceededError(
+                    f"The call's deadline passed while it waited for one of {self._limit} places. "
+                    "Give it more time, or allow more calls at once."
+                ) from None
+            raise
+
+    def _leave(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter.granted:
+                self._used -= 1
+                self._let_in()
+            else:
+                waiter.gone = True
+                self._waiting -= 1
+
+    def _let_in(self) -> None:
+        while self._used < self._limit and self._line:
+            waiter = heappop(self._line)[2]
+            if waiter.gone:
+                continue
+            self._waiting -= 1
+            if call_on(waiter.loop, waiter.wake):  # a loop that closed took its caller along
+                waiter.granted = True
+                self._used += 1
+
+    def _full(self) -> QueueFullError:
+        wait = max(1.0, math.ceil(self._seconds * (self._waiting + 1) / self._limit))
+        return QueueFullError(
+            f"{self._waiting} calls wait for one of {self._limit} places; no more may. Come back in "
+            f"{wait:.0f} s, or allow more calls at once.",
+            retry_after=wait,
+        )

@@ -1,0 +1,33 @@
+"""What quotas count of a call where a provider says nothing of its own: all input, as Gemini does."""
+
+from __future__ import annotations
+
+from headgate.core.call import Blob, Call, Part, Usage
+from headgate.core.quota import Costs, Counts
+
+__all__ = ["WholePrompt"]
+
+
+class WholePrompt:
+    """Every token of the prompt counts, read from a cache or not. See `headgate.core.ports.Tariff`."""
+
+    def prompt(self, call: Call) -> tuple[Part, ...]:
+        """See `Tariff.prompt`: of a conversation all of it, for each call sends it again."""
+        if not call.turns:
+            return call.parts
+        said = [part for turn in call.turns for part in turn.parts if isinstance(part, str | Blob)]
+        return (*said, *call.parts)
+
+    def cached(self, call: Call) -> bool:  # noqa: ARG002 - part of the port
+        """See `Tariff.cached`."""
+        return False
+
+    def most_output(self, call: Call) -> int | None:
+        """See `Tariff.most_output`."""
+        given = call.options.get("max_output_tokens")
+        return given if isinstance(given, int) and given > 0 else None
+
+    def counted(self, usage: Usage) -> Costs:
+        """See `Tariff.counted`."""
+        spent = usage.output + usage.thoughts
+        return {Counts.INPUT: usage.prompt, Counts.OUTPUT: spent, Counts.TOTAL: usage.total}
