@@ -229,7 +229,7 @@ async def test_many_runs_are_watched_by_lists(clock: VirtualClock) -> None:
         assert sorted(told) == sorted([*ids, 1001])
         assert all(run.is_terminal for run in done)
         seen = counts(emulator)
-        assert seen["list_agent_runs"] <= 100
+        assert seen["list_agent_runs"] <= 150  # 20 rounds, a few more with luck
         assert "get_agent_run" not in seen
         assert clock.monotonic() < 200
 
