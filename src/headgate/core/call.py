@@ -11,7 +11,22 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-__all__ = ["Blob", "Call", "Chunk", "Key", "Operation", "Part", "Reply", "Secret", "Usage"]
+__all__ = [
+    "Blob",
+    "Call",
+    "Chunk",
+    "Key",
+    "Operation",
+    "Part",
+    "Preparation",
+    "Priority",
+    "Reply",
+    "Role",
+    "SafetyRating",
+    "Secret",
+    "Turn",
+    "Usage",
+]
 
 
 class Operation(StrEnum):
@@ -20,6 +35,24 @@ class Operation(StrEnum):
     GENERATE = "generate"
     STREAM = "stream"
     EMBED = "embed"
+    COUNT = "count"
+
+
+class Priority(StrEnum):
+    """How urgent a call is. Members are in order, the most urgent first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 for the most urgent."""
+        return _RANKS[self]
+
+
+_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 class Secret(str):
@@ -62,19 +95,67 @@ Part = str | Blob
 """A piece of a prompt: text, or bytes with a media type."""
 
 
+class Role(StrEnum):
+    """Who speaks in a turn of a conversation."""
+
+    USER = "user"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said before, by one side.
+
+    Attributes:
+        parts: text and media; a mapping is a piece in the upstream's own form, such as a function call
+            with its signature, and is sent back as it came.
+    """
+
+    role: Role
+    parts: tuple[Part | Mapping[str, object], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What is to happen to a call before any quota is spent. A call without one is sent as it is.
+
+    Attributes:
+        sanitize: remove invisible characters, break up template tokens, tell signs of injection.
+        redact: put markers in the place of personal data of a checkable form.
+        restore: number the markers, and put the data back into the reply.
+        enforce_tokens: refuse what does not fit the model's window.
+        truncate: shorten it instead, as far as that helps.
+        drop_turns: leave out the oldest turns of a conversation that does not fit.
+        schema: what the text of the reply must fit; None checks nothing.
+    """
+
+    sanitize: bool = True
+    redact: bool = True
+    restore: bool = False
+    enforce_tokens: bool = True
+    truncate: bool = False
+    drop_turns: bool = False
+    schema: Mapping[str, object] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request of a caller, before anything was decided about it.
 
     Attributes:
-        operation: generate, stream or embed.
+        operation: generate, stream, embed or count.
         model: the model as the caller named it.
         parts: the prompt, in order.
         options: generation or embedding options under their snake_case names.
         request_id: follows the call through logs, errors and records.
         deadline: monotonic seconds at which the caller stops waiting, or None.
-        max_wait: longest wait for a key in seconds; the deadline bounds it too.
+        max_wait: seconds the call may wait for keys, all its waits together; the deadline bounds it
+            too.
         messages: a conversation in the upstream's own form, instead of `parts`.
+        priority: which calls go before it where calls wait for quota.
+        caller: whose call it is; callers of one priority share quota fairly.
+        turns: what was said before `parts`, oldest first.
+        preparation: what is to happen to it before it is written; None: nothing.
     """
 
     operation: Operation
@@ -85,6 +166,10 @@ class Call:
     deadline: float | None = None
     max_wait: float = 0.0
     messages: tuple[Mapping[str, object], ...] = field(default=(), repr=False)
+    priority: Priority = Priority.NORMAL
+    caller: str = ""
+    turns: tuple[Turn, ...] = ()
+    preparation: Preparation | None = None
 
 
 class Usage(Struct, frozen=True):
@@ -120,6 +205,14 @@ class Usage(Struct, frozen=True):
         )
 
 
+class SafetyRating(Struct, frozen=True):
+    """What the upstream thinks of an answer, in its own words; None where it left something out."""
+
+    category: str | None = None
+    probability: str | None = None
+    blocked: bool | None = None
+
+
 class Reply(Struct, frozen=True):
     """A complete answer.
 
@@ -130,8 +223,11 @@ class Reply(Struct, frozen=True):
         finish_reason: why the model stopped, in the upstream's words.
         usage: tokens used.
         model: the model version that answered.
-        content: the answer's blocks as the upstream sent them, where it answers in blocks.
+        content: the answer's blocks as the upstream sent them, where it answers in blocks; of Gemini
+            those that are neither text nor media: the function calls.
         upstream_id: what the upstream calls the answer.
+        tokens: of the prompt, for a call that only counts them; such a call uses none.
+        safety: what the upstream thinks of the answer, where it says so.
     """
 
     text: str = ""
@@ -142,6 +238,8 @@ class Reply(Struct, frozen=True):
     model: str = ""
     content: tuple[Mapping[str, object], ...] = ()
     upstream_id: str = ""
+    tokens: int = 0
+    safety: tuple[SafetyRating, ...] = ()
 
 
 class Chunk(Struct, frozen=True):
@@ -156,3 +254,4 @@ class Chunk(Struct, frozen=True):
     usage: Usage | None = None
     model: str = ""
     content: tuple[Mapping[str, object], ...] = ()
+    safety: tuple[SafetyRating, ...] = ()

@@ -9,6 +9,8 @@
     ├── QuotaExhaustedError     every usable key waits for quota; `retry_after` says until when
     ├── NoUsableKeyError        no key may serve this model: disabled, or without access to it
     ├── DeadlineExceededError   the call's own deadline passed
+    ├── QueueFullError          too many calls wait already; `retry_after` says when to come back
+    ├── ReplySchemaError        the reply does not fit the schema that was asked for
     ├── StoreError              the shared store did not answer in time, or not usefully
     ├── UpstreamError           the upstream refused or failed; `outcome` says how
     └── (doors)                 accepted names of each door, e.g. GeminiKeyRotationError
@@ -32,7 +34,9 @@ __all__ = [
     "ModelRetiredError",
     "NoKeysError",
     "NoUsableKeyError",
+    "QueueFullError",
     "QuotaExhaustedError",
+    "ReplySchemaError",
     "StoreError",
     "UpstreamError",
 ]
@@ -164,12 +168,40 @@ class DeadlineExceededError(HeadgateError):
     retryable = True
 
 
+class QueueFullError(HeadgateError):
+    """Too many calls wait already: this one was refused at once, and nothing was sent."""
+
+    default_kind = "busy"
+    http_status = 503
+    retryable = True
+
+
 class StoreError(HeadgateError):
     """The shared store did not answer in time, or not usefully. Callers inside fall back at once."""
 
     default_kind = "store"
     http_status = 503
     retryable = True
+
+
+class ReplySchemaError(HeadgateError):
+    """The reply does not fit the schema that was asked for. It was billed; another try may fit.
+
+    Attributes:
+        text: the reply; not part of the message.
+        problems: what does not fit, as sentences with places such as `$.items[2].name`.
+    """
+
+    default_kind = "schema"
+    http_status = 502
+    retryable = True
+
+    def __init__(
+        self, message: str, *, text: str, problems: tuple[str, ...], request_id: str | None = None
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.text = text
+        self.problems = problems
 
 
 class UpstreamError(HeadgateError):

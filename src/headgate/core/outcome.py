@@ -11,8 +11,9 @@ from enum import StrEnum
 from msgspec import Struct
 
 from headgate.core.call import Usage
+from headgate.core.quota import Limit
 
-__all__ = ["RULES", "Booking", "Kind", "Next", "Outcome", "Rule"]
+__all__ = ["RULES", "Booking", "Detail", "Kind", "Next", "Outcome", "Rule"]
 
 
 class Kind(StrEnum):
@@ -36,6 +37,7 @@ class Kind(StrEnum):
     NETWORK = "network"
     TIMEOUT = "timeout"
     PROTOCOL = "protocol"  # the answer was cut, malformed, or no answer of this API at all
+    LATE = "late"  # no byte was sent: this process got to it too long after its reservation
     # never again as it is
     TLS = "tls"
     EGRESS = "egress"
@@ -110,6 +112,7 @@ RULES: dict[Kind, Rule] = {
     Kind.NETWORK: _transient("network", 502),
     Kind.TIMEOUT: _transient("timeout", 504),
     Kind.PROTOCOL: _transient("protocol", 502),
+    Kind.LATE: _transient("busy", 503),
     Kind.TLS: _final("tls", 502),
     Kind.EGRESS: _final("egress", 403),
     Kind.RESOURCE: _final("resource", 403),
@@ -120,6 +123,15 @@ RULES: dict[Kind, Rule] = {
 }
 
 
+class Detail(StrEnum):
+    """What a kind leaves open and some callers tell apart. Decides nothing here."""
+
+    DNS = "dns"  # the name was not resolved
+    CONNECT_TIMEOUT = "connect_timeout"  # no connection in time, so nothing was sent
+    SAFETY = "safety"  # the model's own filters
+    RECITATION = "recitation"
+
+
 class Outcome(Struct, frozen=True):
     """The result of one attempt.
 
@@ -128,9 +140,15 @@ class Outcome(Struct, frozen=True):
         message: the upstream's words or ours, already redacted.
         status: HTTP status, or None when there was none.
         retry_after: the upstream's own hint in seconds, or None.
-        quota_model: the model family the upstream named in a quota refusal, or None.
+        quota_model: the model family the upstream named in a quota refusal, or None: models of one
+            family are counted together.
+        quota_names: names of the limits (`rpm`, `tpm`, `rpd`, …) that a quota refusal says are used up;
+            empty where it does not say.
+        limits: quotas of the key's domain and model that the upstream named with their amounts, in a
+            refusal or beside an answer.
         usage: tokens the attempt is known to have used, or None.
         upstream_id: what the upstream calls the request, for its support; or None.
+        detail: what the kind leaves open, where it is known.
     """
 
     kind: Kind
@@ -138,8 +156,11 @@ class Outcome(Struct, frozen=True):
     status: int | None = None
     retry_after: float | None = None
     quota_model: str | None = None
+    quota_names: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
     usage: Usage | None = None
     upstream_id: str | None = None
+    detail: Detail | None = None
 
     @property
     def rule(self) -> Rule:

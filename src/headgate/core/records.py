@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -9,7 +10,7 @@ from msgspec import Struct
 from headgate.core.call import Operation, Usage
 from headgate.core.outcome import Outcome
 
-__all__ = ["AttemptRecord", "CallRecord", "WaitFor", "WaitRecord"]
+__all__ = ["AttemptRecord", "CallRecord", "Findings", "WaitFor", "WaitRecord"]
 
 
 class WaitFor(StrEnum):
@@ -40,10 +41,37 @@ class WaitRecord(Struct, frozen=True):
     seconds: float
 
 
+class Findings(Struct, frozen=True):
+    """What preparing a call found and did. Counts and names only: nothing of what was said.
+
+    Attributes:
+        redactions: pieces of personal data that were taken out, by the word of their marker.
+        hidden_characters: invisible characters that were removed.
+        injection_score: 0.0 to 1.0; a signal, no verdict.
+        injection_signs: which signs were seen.
+        tokens: of the whole prompt, as estimated or counted; 0 where nobody asked.
+        counted: whether the upstream counted them.
+        dropped_turns: turns of the conversation that were left out, the oldest.
+        cut_characters: characters that were cut from the end of the prompt.
+        warnings: sentences for a person: options left out, texts shortened.
+    """
+
+    redactions: Mapping[str, int] = {}
+    hidden_characters: int = 0
+    injection_score: float = 0.0
+    injection_signs: tuple[str, ...] = ()
+    tokens: int = 0
+    counted: bool = False
+    dropped_turns: int = 0
+    cut_characters: int = 0
+    warnings: tuple[str, ...] = ()
+
+
 class CallRecord(Struct, frozen=True):
     """A finished call. Times are monotonic seconds; `key_name` is the key that answered.
 
     `error` is None for a success, else the kind of the error the caller got; `fault` for one of ours.
+    `findings` is None where the call was not prepared.
     """
 
     request_id: str
@@ -58,3 +86,4 @@ class CallRecord(Struct, frozen=True):
     key_name: str | None
     usage: Usage
     error: str | None
+    findings: Findings | None = None

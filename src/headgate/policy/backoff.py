@@ -13,11 +13,16 @@ __all__ = ["Backoff"]
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A back-off policy; times in seconds. The defaults are those accepted as S1-10."""
+    """A back-off policy; times in seconds. The defaults are those accepted as S1-10.
+
+    Without `jitter` every delay is the longest it may be: callers that failed together come back
+    together.
+    """
 
     base: float = 1.0
     factor: float = 2.0
     cap: float = 60.0
+    jitter: bool = True
 
     def __post_init__(self) -> None:
         if self.base <= 0 or self.factor < 1 or self.cap < self.base:
@@ -30,4 +35,4 @@ class Backoff:
 
     def delay(self, retry: int, chance: float) -> float:
         """The delay in seconds; `chance` is uniform in [0, 1)."""
-        return chance * self.ceiling(retry)
+        return self.ceiling(retry) * (chance if self.jitter else 1.0)

@@ -12,11 +12,23 @@ from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
 
-from headgate.core.call import Blob, Call, Chunk, Key, Operation, Part, Reply, Usage
+from headgate.core.call import (
+    Blob,
+    Call,
+    Chunk,
+    Key,
+    Operation,
+    Part,
+    Reply,
+    SafetyRating,
+    Usage,
+)
 from headgate.core.errors import InvalidCallError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Event, Request
+from headgate.core.quota import Limit
 from headgate.providers import gemini_errors
+from headgate.providers.json_body import json_body
 
 __all__ = ["EMBED_OPTIONS", "GENERATE_OPTIONS", "TOP_LEVEL_OPTIONS", "GeminiProvider"]
 
@@ -74,6 +86,8 @@ class _WirePart(msgspec.Struct, rename="camel"):
     text: str | None = None
     thought: bool | None = None
     inline_data: _InlineData | None = None
+    function_call: dict[str, object] | None = None
+    thought_signature: str | None = None
 
 
 class _Content(msgspec.Struct):
@@ -84,6 +98,7 @@ class _Candidate(msgspec.Struct, rename="camel"):
     content: _Content | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
+    safety_ratings: list[SafetyRating] | None = None
 
 
 class _Feedback(msgspec.Struct, rename="camel"):
@@ -116,13 +131,20 @@ class _Embedded(msgspec.Struct, rename="camel"):
     error: msgspec.Raw | None = None
 
 
+class _Count(msgspec.Struct, rename="camel"):
+    total_tokens: int
+
+
 # A caller names the model, and its name is part of the URL.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
+
+_STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 # What decoding raises for bytes that are no answer; the last for one that is nested without end.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _DECODE_GENERATED = msgspec.json.Decoder(_Generated, strict=False)
+_DECODE_COUNT = msgspec.json.Decoder(_Count, strict=False)
 _DECODE_EMBEDDED = msgspec.json.Decoder(_Embedded, strict=False)
 
 
@@ -142,7 +164,7 @@ class GeminiProvider:
 
     def write(self, call: Call, model: str) -> Request:
         """See `Provider.write`."""
-        if not call.parts:
+        if not call.parts and not call.turns:
             raise InvalidCallError("The prompt is empty: pass some text, or an image with a question.")
         if not _MODEL_NAME.fullmatch(model):
             raise InvalidCallError(
@@ -150,17 +172,13 @@ class GeminiProvider:
             )
         embed = call.operation is Operation.EMBED
         body = _embed_body(call, model) if embed else _generate_body(call)
-        try:
-            encoded = msgspec.json.encode(body)
-        except (TypeError, msgspec.EncodeError, UnicodeEncodeError, RecursionError) as error:
-            raise InvalidCallError(
-                f"An option or the prompt cannot be written as JSON: {error}."
-            ) from None
+        if call.operation is Operation.COUNT:  # this form alone counts system_instruction and tools
+            body = {"generateContentRequest": {"model": f"models/{model}", **body}}
         return Request(
             "POST",
             f"{self._base_url}/{API_VERSION}/models/{model}:{_METHODS[call.operation]}",
             {"content-type": "application/json"},
-            encoded,
+            json_body(body),
             streaming=call.operation is Operation.STREAM,
         )
 
@@ -176,6 +194,8 @@ class GeminiProvider:
             if call.operation is Operation.EMBED:
                 embedded = _DECODE_EMBEDDED.decode(body)
                 return _no_answer(body) if embedded.error else _embed_reply(embedded, call.model)
+            if call.operation is Operation.COUNT:
+                return Reply(tokens=max(0, _DECODE_COUNT.decode(body).total_tokens))
             generated = _DECODE_GENERATED.decode(body)
             return _no_answer(body) if generated.error else _generate_reply(generated)
         except _UNREADABLE:
@@ -184,6 +204,10 @@ class GeminiProvider:
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         """See `Provider.read_error`."""
         return gemini_errors.classify(status, headers, body)
+
+    def named_limits(self, headers: Mapping[str, str]) -> tuple[Limit, ...]:  # noqa: ARG002 - the port
+        """See `Provider.named_limits`. Gemini names its limits in refusals only."""
+        return ()
 
     async def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
         """See `Provider.chunks`. A stream without a finish reason was cut, however quietly it ended."""
@@ -198,7 +222,7 @@ class GeminiProvider:
                     return
                 usage = item.usage or usage
                 stopped = stopped or item.finish_reason is not None
-                empty = empty and not item.text and not item.blobs
+                empty = empty and not item.text and not item.blobs and not item.content
                 yield item
                 if (withheld := _withheld(item.finish_reason, "", usage)) is not None:
                     yield withheld
@@ -215,11 +239,15 @@ _METHODS = {
     Operation.GENERATE: "generateContent",
     Operation.STREAM: "streamGenerateContent?alt=sse",
     Operation.EMBED: "embedContent",
+    Operation.COUNT: "countTokens",
 }
 
 
 def _generate_body(call: Call) -> dict[str, object]:
-    body: dict[str, object] = {"contents": [{"role": "user", "parts": _parts(call.parts)}]}
+    contents = [{"role": turn.role.value, "parts": _parts(turn.parts)} for turn in call.turns]
+    if call.parts:
+        contents.append({"role": "user", "parts": _parts(call.parts)})
+    body: dict[str, object] = {"contents": contents}
     config: dict[str, object] = {}
     for name, value in call.options.items():
         if name in GENERATE_OPTIONS:
@@ -239,13 +267,14 @@ def _embed_body(call: Call, model: str) -> dict[str, object]:
     return body
 
 
-def _parts(parts: tuple[Part, ...]) -> list[dict[str, object]]:
-    return [
-        {"text": part}
-        if isinstance(part, str)
-        else {"inlineData": {"mimeType": part.mime_type, "data": b64encode(part.data).decode()}}
-        for part in parts
-    ]
+def _parts(parts: tuple[Part | Mapping[str, object], ...]) -> list[Mapping[str, object]]:
+    return [{"text": part} if isinstance(part, str) else _wire_part(part) for part in parts]
+
+
+def _wire_part(part: Blob | Mapping[str, object]) -> Mapping[str, object]:
+    if not isinstance(part, Blob):
+        return part
+    return {"inlineData": {"mimeType": part.mime_type, "data": b64encode(part.data).decode()}}
 
 
 def _read_event(event: Event) -> Chunk | Outcome:
@@ -258,9 +287,17 @@ def _read_event(event: Event) -> Chunk | Outcome:
     if (blocked := _blocked_prompt(generated)) is not None:
         return blocked
     candidate = generated.candidates[0] if generated.candidates else _Candidate()
-    text, blobs = _contents(candidate)
+    text, blobs, calls = _contents(candidate)
     usage = None if generated.usage_metadata is None else _usage(generated.usage_metadata)
-    return Chunk(text, blobs, candidate.finish_reason, usage, generated.model_version or "")
+    return Chunk(
+        text,
+        blobs,
+        candidate.finish_reason,
+        usage,
+        generated.model_version or "",
+        calls,
+        tuple(candidate.safety_ratings or ()),
+    )
 
 
 def _generate_reply(generated: _Generated) -> Reply | Outcome:
@@ -275,8 +312,8 @@ def _generate_reply(generated: _Generated) -> Reply | Outcome:
     withheld = _withheld(candidate.finish_reason, candidate.finish_message, usage)
     if withheld is not None:
         return withheld
-    text, blobs = _contents(candidate)
-    if not text and not blobs:
+    text, blobs, calls = _contents(candidate)
+    if not text and not blobs and not calls:
         why = candidate.finish_message or f"finish reason {candidate.finish_reason}"
         return Outcome(Kind.BLOCKED, f"The answer is empty ({why}).", 200, usage=usage)
     return Reply(
@@ -285,6 +322,8 @@ def _generate_reply(generated: _Generated) -> Reply | Outcome:
         finish_reason=candidate.finish_reason,
         usage=usage,
         model=generated.model_version or "",
+        content=calls,
+        safety=tuple(candidate.safety_ratings or ()),
     )
 
 
@@ -295,17 +334,34 @@ def _embed_reply(embedded: _Embedded, model: str) -> Reply | Outcome:
     return Reply(vector=tuple(embedded.embedding.values), usage=usage, model=model)
 
 
-def _contents(candidate: _Candidate) -> tuple[str, tuple[Blob, ...]]:
+def _contents(
+    candidate: _Candidate,
+) -> tuple[str, tuple[Blob, ...], tuple[Mapping[str, object], ...]]:
+    """Text, media, and the function calls as they came: their signatures must be sent back."""
     content = candidate.content or _Content()
     parts = [part for part in content.parts or () if not part.thought]
-    blobs = []
+    blobs, calls = [], []
     for part in parts:
+        if part.function_call is not None:
+            calls.append(_function_call(part.function_call, part.thought_signature))
         if part.inline_data is not None:
             try:
-                blobs.append(Blob(part.inline_data.mime_type, b64decode(part.inline_data.data)))
+                blobs.append(Blob(part.inline_data.mime_type, _bytes(part.inline_data.data)))
             except ValueError as error:
                 raise msgspec.DecodeError("inline data is not base64") from error
-    return "".join(part.text or "" for part in parts), tuple(blobs)
+    return "".join(part.text or "" for part in parts), tuple(blobs), tuple(calls)
+
+
+def _function_call(call: dict[str, object], signature: str | None) -> Mapping[str, object]:
+    if signature is None:
+        return {"functionCall": call}
+    return {"functionCall": call, "thoughtSignature": signature}
+
+
+def _bytes(text: str) -> bytes:
+    """Bytes in proto3 JSON: base64 in either alphabet, padded or not. Raises `ValueError`."""
+    standard = text.translate(_STANDARD_ALPHABET)
+    return b64decode(standard + "=" * (-len(standard) % 4), validate=True)
 
 
 def _blocked_prompt(generated: _Generated) -> Outcome | None:
@@ -320,7 +376,8 @@ def _withheld(finish_reason: str | None, message: str | None, usage: Usage) -> O
     if finish_reason not in _BLOCKED_STOPS:
         return None
     why = f" ({message})" if message else ""
-    return Outcome(Kind.BLOCKED, f"The answer was withheld: {finish_reason}{why}.", 200, usage=usage)
+    said = f"The answer was withheld: {finish_reason}{why}."
+    return Outcome(Kind.BLOCKED, said, 200, usage=usage, detail=gemini_errors.detail(finish_reason))
 
 
 def _no_answer(body: bytes) -> Outcome:

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from headgate.core.outcome import Kind, Outcome
+from headgate.core.outcome import Detail, Kind, Outcome
+from headgate.core.quota import Limit
 from headgate.policy import hints
+from headgate.policy.quota.table import Quota
 
 __all__ = ["classify", "classify_body", "speaks_of_quota"]
 
@@ -75,7 +77,12 @@ _RETRY_WORDS = re.compile(r"please retry in ([\d.]+)s", re.IGNORECASE)
 _FAMILY_WORDS = re.compile(r"\bmodel: ([\w.\-]+)")
 _DAY_PARTS = re.compile(r"per_?day", re.IGNORECASE)
 _MINUTE_PARTS = re.compile(r"per_?minute", re.IGNORECASE)
+_TOKEN_PARTS = re.compile(r"token", re.IGNORECASE)
+_REQUEST_PARTS = re.compile(r"requests", re.IGNORECASE)
 _OVERLOAD_WORDS = re.compile(r"overloaded|high demand", re.IGNORECASE)
+
+# Digits of an amount that is believed: quotas of 10¹⁵ tokens are none.
+_LONGEST_AMOUNT = 15
 
 # Accepted as S1-36, for errors without any structure: "quota" alone, or a bare 429, says nothing.
 _QUOTA_WORDS = re.compile(
@@ -165,6 +172,7 @@ def _quota(error: _Error, details: list[_Detail], hint: float | None) -> Outcome
     )
     values = [violation.quota_value for violation in violations]
     values += [info.get("quota_limit_value") for info in infos]
+    named = [(_limit_name(f"{v.quota_id} {v.quota_metric}"), v.quota_value) for v in violations]
     family = _family(error.message, violations)
     return Outcome(
         _quota_kind(error, names, values, hint, has_details=bool(error.details)),
@@ -172,7 +180,40 @@ def _quota(error: _Error, details: list[_Detail], hint: float | None) -> Outcome
         429,
         hint,
         quota_model=family,
+        quota_names=tuple(dict.fromkeys(name for name, _ in named if name is not None)),
+        limits=_limits(named),
     )
+
+
+def _limit_name(parts: str) -> str | None:
+    """Which limit a violation concerns, by parts of its quota id and metric; None: one not known."""
+    per_day = _DAY_PARTS.search(parts) is not None
+    if not per_day and not _MINUTE_PARTS.search(parts):
+        return None
+    if _TOKEN_PARTS.search(parts):
+        return "tpd" if per_day else "tpm"
+    if _REQUEST_PARTS.search(parts):
+        return "rpd" if per_day else "rpm"
+    return None
+
+
+def _limits(named: list[tuple[str | None, str | int | None]]) -> tuple[Limit, ...]:
+    """The limits that violations name with an amount. Of several amounts for one the smallest counts;
+    an amount of nought is no limit but a model that the tier does not have."""
+    amounts: dict[str, int] = {}
+    for name, value in named:
+        amount = _amount(value)
+        if name is not None and amount is not None:
+            amounts[name] = min(amount, amounts.get(name, amount))
+    return Quota(**amounts).limits()
+
+
+def _amount(value: str | int | None) -> int | None:
+    """A quota value, an int64 that JSON writes as text; None where it is none of a quota's size."""
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_AMOUNT):
+        return None
+    return int(text) or None
 
 
 def _quota_kind(
@@ -232,3 +273,10 @@ def _hint(details: list[_Detail], message: str) -> float | None:
     named += _RETRY_WORDS.findall(message)
     seconds = [number for number in map(hints.seconds, named) if number is not None]
     return max(seconds, default=None)
+
+
+def detail(finish_reason: str) -> Detail | None:
+    """What a reason for which an answer was withheld is told apart by; LANGUAGE is neither."""
+    if finish_reason.endswith("RECITATION"):
+        return Detail.RECITATION
+    return None if finish_reason == "LANGUAGE" else Detail.SAFETY

@@ -13,6 +13,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from operator import itemgetter
 from typing import NamedTuple
 
 from headgate.policy.privacy.numbers import IBAN_LENGTHS, is_card, is_iban, is_ssn, luhn
@@ -62,13 +63,17 @@ _SSN = re.compile(r"\d{3}([- ])\d{2}\1\d{4}")
 _SURE_PHONE = re.compile(
     r"\(?\+\d[\d .\-/()]{6,}"  # international
     r"|(?:(?:001|1)[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-.]\d{4}"  # North America
-    r"|\(0\d{1,4}\)[ -]?\d{2,4}[ -]\d{3,4}"  # a bracketed area code
+    r"|\(0\d{1,5}\)[ /-]{0,2}\d{2,8}(?:[ -]\d{2,4}){0,3}"  # a bracketed area code
     r"|0\d{1,4}(?:[ .-]\d{2,4}){3,4}"  # a trunk zero and three or more groups
 )
 _OF_PHONES = """
 phone phones telephone tel telefon telefonnummer telefone telefono teléfono téléphone telefoon puhelin
-mobile mobil móvil cell cellular cellphone handy whatsapp fax desk office landline hotline sms call called
-calling dial dialed ring reach reached answering registered
+mobile mobil móvil mobiel mobilnummer handynummer cell cellular cellphone cellulare celular celulaire
+handy gsm portable telemóvel komórka whatsapp fax desk office landline hotline sms tél phoned mobiles
+call called calling dial dialed ring ringa reach reached answering registered anrufen rufen ruf rufe
+rückruf erreichbar appelez appeler appelle joindre joignable rappeler llame llama llámame llamar
+llámeme chiama chiamami chiamare chiamate telefona telefonare bel bellen bellt ligue ligar liga
+telefonar dzwonić dzwoń zadzwoń zadzwonić ringer ringe soita puhelimitse numer numerem
 """
 _OF_OTHERS = """
 account acct apt box build case customer flight id invoice isbn issn license licence line model nr no
@@ -78,12 +83,16 @@ unit version zip
 _PHONE_WORDS = frozenset(_OF_PHONES.split())
 _OTHER_NUMBERS = frozenset(_OF_OTHERS.split())
 _PHONE_PHRASES = ("text me", "message to", "messages to", "my number")
+_PLACES = frozenset({"desk", "office"})
+_NUMBER_WORDS = frozenset(("code", "num", "number", "numbers", "nummer", "numero", "numéro", "número"))
 _WORDS = re.compile(r"[^\W\d_]+")
 _PHONE_AFTER = re.compile(
     r"[ \t,(-]{0,3}(?:office|fax|mobile|cell|home|work|desk|phone)\b", re.IGNORECASE
 )
 _CARD_WORDS = re.compile(
-    r"\b(?:cards?|credit|debit|cc|visa|mastercard|amex|maestro|jcb)\b", re.IGNORECASE
+    r"\b(?:cards?|credit|debit|cc|visa|mastercard|amex|maestro|jcb|chargeback|paid with"
+    r"|(?:kredit|debit|bank)?kart[ea]n?|cartes?|tarjetas?|cart[aã]o|carta|kort|kaart)\b",
+    re.IGNORECASE,
 )
 _STREET = re.compile(r"[ ][^\W\d_]")
 _SSN_WORDS = re.compile(r"\b(?:ssn|social security)\b", re.IGNORECASE)
@@ -108,13 +117,11 @@ def find(text: str) -> list[Found]:
 
 def _apart(found: list[Found]) -> Iterator[Found]:
     """Of pieces that overlap the one whose kind is surer: they come in that order."""
-    taken: list[Found] = []
-    ranked = sorted(enumerate(found), key=lambda item: (item[1].start, item[0]))
-    for _, piece in ranked:
-        if taken and piece.start < taken[-1].stop:
-            continue
-        taken.append(piece)
-    yield from taken
+    stop = 0
+    for piece in sorted(found, key=itemgetter(0)):  # which keeps the order of those that begin together
+        if piece.start >= stop:
+            stop = piece.stop
+            yield piece
 
 
 def _emails(text: str) -> Iterator[Found]:
@@ -123,10 +130,12 @@ def _emails(text: str) -> Iterator[Found]:
         at = match.start()
         if at < done:
             continue
-        before = _LOCAL.match(text[max(done, at - 64) : at][::-1])
         after = _DOMAIN.match(text, at + 1)
-        local = before.group()[::-1].lstrip(".-'%+") if before and after else ""
-        if local and after:
+        if after is None:
+            continue
+        before = _LOCAL.match(text[max(done, at - 64) : at][::-1])
+        local = before.group()[::-1].lstrip(".-'%+") if before else ""
+        if local:
             yield Found(at - len(local), after.end(), PersonalData.EMAIL)
             done = after.end()
 
@@ -173,50 +182,67 @@ def _ibans(text: str) -> Iterator[Found]:
 
 def _numbers(text: str) -> Iterator[Found]:
     for match in _RUN.finditer(text):
-        kind = _kind(text, match.start(), match.group())
+        start, run = match.start(), match.group()
+        if run[0] == "(" and ")" not in run:  # it opens a remark that ends after the number
+            start, run = start + 1, run[1:]
+        kind = _kind(text, start, run)
         if kind is not None:
-            yield Found(match.start(), match.end(), kind)
+            yield Found(start, match.end(), kind)
 
 
 def _kind(text: str, start: int, run: str) -> PersonalData | None:
+    digits = _digits(run)
     before = text[max(0, start - _NEAR) : start]
-    if _CARD.fullmatch(run):
-        digits = _digits(run)
-        if is_card(digits) or (luhn(digits) and _CARD_WORDS.search(before)):
+    if len(digits) >= 12 and _CARD.fullmatch(run) and luhn(digits):
+        if is_card(digits) or _CARD_WORDS.search(before):
             return PersonalData.CREDIT_CARD
-    if _SSN.fullmatch(run) and is_ssn(_digits(run)) and ("-" in run or _SSN_WORDS.search(before)):
-        return PersonalData.SSN
+    elif len(digits) == 9 and _SSN.fullmatch(run):
+        said = "-" in run or _SSN_WORDS.search(before)
+        if said and is_ssn(digits):
+            return PersonalData.SSN
     if _DATE.fullmatch(run):
         return None
-    return PersonalData.PHONE if _is_phone(text, start, run, before) else None
+    return PersonalData.PHONE if _is_phone(text, start, run, digits, before) else None
 
 
-def _is_phone(text: str, start: int, run: str, before: str) -> bool:
-    number = _EXTENSION.sub("", run)
-    if not 6 <= len(_digits(number)) <= 15 or _unbalanced(number):
+def _is_phone(text: str, start: int, run: str, digits: str, before: str) -> bool:
+    number = run
+    if "x" in run or "X" in run:
+        number = _EXTENSION.sub("", run)
+        digits = _digits(number)
+    if not 6 <= len(digits) <= 15 or number.count("(") != number.count(")"):
         return False
-    if _last_word(before) in _OTHER_NUMBERS:
-        return False
-    if _SURE_PHONE.fullmatch(number) and len(_digits(number)) >= _SURE_DIGITS:
-        return True
-    if _PHONE_AFTER.match(text, start + len(run)):
-        return True
-    if _STREET.match(text, start + len(run)) and not before.rstrip().endswith(":"):
-        return False  # a house number and its street, after "our office is at"
     near = before.rsplit("\n\n", 1)[-1].lower()
-    return not _PHONE_WORDS.isdisjoint(_WORDS.findall(near)) or any(
-        said in near for said in _PHONE_PHRASES
-    )
+    words = _WORDS.findall(near)
+    if words and _of_another_kind(near.rstrip(" .:#"), words):
+        return False
+    if len(digits) >= _SURE_DIGITS and _SURE_PHONE.fullmatch(number):
+        return True
+    stop = start + len(run)
+    if _PHONE_AFTER.match(text, stop):
+        return True
+    if _STREET.match(text, stop) and not before.rstrip().endswith(":"):
+        # A house number and its street, after "our office is at"; "call 2125550123 and ask" is none.
+        said = [word for word in words[-4:] if word in _PHONE_WORDS and word not in _PLACES]
+        return bool(said) and len(digits) >= _SURE_DIGITS
+    return not _PHONE_WORDS.isdisjoint(words) or any(said in near for said in _PHONE_PHRASES)
 
 
-def _last_word(before: str) -> str:
-    word = _WORDS.match(before.rstrip(" .:#")[::-1])
-    return word.group()[::-1].lower() if word else ""
+def _of_another_kind(tail: str, words: list[str]) -> bool:
+    """Whether the words right before a number say that it numbers something else: "part number"."""
+    last = words[-1]
+    if not tail.endswith(last):
+        return False
+    if last in _NUMBER_WORDS and len(words) > 1 and tail.endswith(f"{words[-2]} {last}"):
+        return words[-2] in _OTHER_NUMBERS
+    return last in _OTHER_NUMBERS
 
 
 def _digits(run: str) -> str:
-    return "".join(filter(str.isdigit, run))
-
-
-def _unbalanced(number: str) -> bool:
-    return number.count("(") != number.count(")")
+    """The digits of a run and of an extension, if it has one."""
+    if run.isdigit():
+        return run
+    for separator in " -().+/":
+        if separator in run:
+            run = run.replace(separator, "")
+    return run if run.isdigit() else "".join(filter(str.isdigit, run))

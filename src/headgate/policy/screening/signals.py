@@ -52,7 +52,18 @@ _PATTERNS = {
         r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
     ),
 }
-_SIGNS = [(name, weight, re.compile(text, re.IGNORECASE)) for (name, weight), text in _PATTERNS.items()]
+# Each pattern is tried only where one of these is there: looking for a text is a hundred times faster.
+_MARKS = {
+    "override": ("ignore", "disregard", "forget", "override", "bypass"),
+    "new_orders": ("new ", "updated ", "real ", "actual "),
+    "reveal": ("system prompt", "system message", "initial prompt", "hidden instructions"),
+    "unbound": ("you are now", "you are no longer"),
+    "template_tokens": ("<|", "inst]", "sys>>", "_of_turn>"),
+}
+_SIGNS = [
+    (name, weight, _MARKS[name], re.compile(text, re.IGNORECASE))
+    for (name, weight), text in _PATTERNS.items()
+]
 _TEMPLATE_TOKENS = re.compile(
     r"<\|[a-z_]{2,24}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?s>(?=\s*\[INST\])"
 )
@@ -60,7 +71,12 @@ _TEMPLATE_TOKENS = re.compile(
 
 def signals(text: str) -> Signals:
     """Which signs a text shows; the score is that at least one of them means something."""
-    seen = [(name, weight) for name, weight, sign in _SIGNS if sign.search(text)]
+    folded = text.casefold()
+    seen = [
+        (name, weight)
+        for name, weight, marks, sign in _SIGNS
+        if any(mark in folded for mark in marks) and sign.search(text)
+    ]
     innocent = 1.0
     for _, weight in seen:
         innocent *= 1 - weight
@@ -72,6 +88,8 @@ def escape_template_tokens(text: str) -> str:
 
     A zero-width character would be invisible itself; a space is honest.
     """
+    if "<" not in text and "[" not in text:
+        return text
     return _TEMPLATE_TOKENS.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
 
 
