@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,7 +34,9 @@ async def emulated(
     async with Emulator(config, clock=clock) as emulator:
         wanted = {"api_token": TOKEN, "org_id": str(ORG), "base_url": f"{emulator.base_url}/v1"}
         client = AsyncCodegenClient(
-            ClientConfig(environ={}, **{**wanted, **(settings or {})}), clock=clock
+            ClientConfig(environ={}, **{**wanted, **(settings or {})}),
+            clock=clock,
+            chance=random.Random(8).random,  # noqa: TID251 - the same jitter in every run
         )
         async with client:
             yield client, emulator

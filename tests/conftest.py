@@ -43,8 +43,9 @@ def clock() -> VirtualClock:
 @pytest.fixture(autouse=True)
 def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in the environment of whoever runs the tests must not decide them."""
+    monkeypatch.delenv("ENVIRONMENT", raising=False)
     for name in list(os.environ):  # noqa: TID251 - to clear it
-        if name.startswith(("ANTHROPIC_", "GEMINI_", "GOOGLE_", "HEADGATE_")):
+        if name.startswith(("ANTHROPIC_", "CODEGEN_", "GEMINI_", "GOOGLE_", "HEADGATE_")):
             monkeypatch.delenv(name)
 
 

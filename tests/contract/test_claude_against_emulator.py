@@ -24,9 +24,13 @@ CONFIG = EmulatorConfig(
 
 
 async def test_two_organisations_give_twice_the_answers(clock: VirtualClock) -> None:
+    """Without declarations and without learning: refusals are obeyed."""
+    environ = {"HEADGATE_QUOTA_LEARNING": "off"}
     async with (
         Emulator(CONFIG, clock=clock) as upstream,
-        ResilientClaudeClient(keys=LISTED, base_url=upstream.base_url, clock=clock) as client,
+        ResilientClaudeClient(
+            keys=LISTED, base_url=upstream.base_url, clock=clock, environ=environ
+        ) as client,
     ):
         replies = await asyncio.gather(
             *(
@@ -49,6 +53,18 @@ async def test_two_organisations_give_twice_the_answers(clock: VirtualClock) -> 
     }
     spent = sum(org.totals.tokens_out for org in organisations.values())
     assert spent == sum(reply.usage.output for reply in (*replies, late))
+
+
+async def test_limits_that_stand_beside_answers_are_learned_and_kept(clock: VirtualClock) -> None:
+    async with (
+        Emulator(CONFIG, clock=clock) as upstream,
+        ResilientClaudeClient(keys=LISTED, base_url=upstream.base_url, clock=clock) as client,
+    ):
+        for number in range(30):
+            await client.messages(f"Question {number}", MODEL, max_wait_seconds=600)
+        totals = upstream.report().totals
+    assert (totals.answered, totals.refused) == (30, {})
+    assert clock.monotonic() <= 3 * 62
 
 
 async def test_money_and_keys_are_found_out_once(clock: VirtualClock) -> None:

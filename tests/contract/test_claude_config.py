@@ -12,6 +12,7 @@ from headgate import claude
 from headgate.claude.client import ResilientClaudeClient
 from headgate.core.errors import ConfigurationError, KeyFormatError, NoKeysError
 from headgate.policy.models import ModelPolicy
+from headgate.policy.quota.table import Quota
 from headgate.providers.anthropic import MESSAGE_OPTIONS
 from headgate.wiring.claude import CLAUDE_OPTIONS, load_claude
 from headgate.wiring.presets import anthropic_default_model, anthropic_registry
@@ -105,6 +106,90 @@ def test_a_wrong_setting_names_itself_and_what_is_allowed(
         ResilientClaudeClient(keys=ONE, **arguments)
 
 
+def file(tmp_path: Path, text: str, **environ: str) -> dict[str, str]:
+    path = tmp_path / "headgate.toml"
+    path.write_text(text)
+    return {"ANTHROPIC_API_KEY": ONE, "HEADGATE_CONFIG": str(path), **environ}
+
+
+def test_the_file_has_a_table_for_claude(tmp_path: Path) -> None:
+    text = "[gemini]\nmax_retries = 1\n[claude]\nmax_retries = 7\nmax_tokens = 99\n"
+    environ = file(tmp_path, text, HEADGATE_ANTHROPIC_MAX_TOKENS="55")
+    settings = load_claude({"backoff_seconds": 5}, environ=environ)
+    assert (settings.max_retries, settings.max_tokens, settings.max_wait_seconds) == (7, 55, 5.0)
+    origins = {item.option.name: item.origin for item in settings.resolved}
+    assert origins["max_retries"] == f"{environ['HEADGATE_CONFIG']} [claude] max_retries"
+    assert origins["max_tokens"] == "HEADGATE_ANTHROPIC_MAX_TOKENS"
+
+
+def test_keys_may_stand_in_a_file_that_the_table_names(tmp_path: Path) -> None:
+    secrets = tmp_path / "keys"
+    secrets.write_text(f"{ONE}|first|acme\n{TWO}\n")
+    secrets.chmod(0o600)
+    environ = file(tmp_path, f'[claude]\nkeys_file = "{secrets}"\n', ANTHROPIC_API_KEY="")
+    assert shown(environ) == ([("first", "acme"), ("key_2", "key:key_2")], "claude.keys_file")
+    assert shown({**environ, "ANTHROPIC_API_KEY": TWO})[1] == "ANTHROPIC_API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[claude]\nmax_tokns = 1\n", r"\[claude\]: there is no setting 'max_tokns'.*max_tokens"),
+        ("[claude]\nmax_tokens = 0\n", r"\[claude\] max_tokens is '0'; it takes a whole number"),
+        ("claude = 1\n", "claude must be a table"),
+        ("[claude]\nkeys_file = 1\n", r"\[claude\] keys_file takes the path"),
+        ("[claude]\nquota = 1\n", r"\[claude.quota\] must be a table"),
+        ("[claude]\nquota_tpm = 1\n", "there is no setting 'quota_tpm'"),
+        ("[claude.quota.models.m]\nrpd = 1\n", "Anthropic has no limit a day"),
+        ("[claud]\n", "did you mean claude"),
+    ],
+)
+def test_a_wrong_table_says_where_and_what_is_right(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_claude(environ=file(tmp_path, text))
+
+
+def test_quotas_come_from_arguments_variables_and_the_file(tmp_path: Path) -> None:
+    text = """
+        [claude]
+        quota_otpm = 800
+        quota_itpm = 9
+        [claude.quota.models."claude-opus-4-8"]
+        rpm = 5
+        [claude.quota.organisations.acme]
+        concurrency = 4
+    """
+    environ = file(tmp_path, text, HEADGATE_CLAUDE_QUOTA_ITPM="1000", HEADGATE_QUOTA_MARGIN="0.5")
+    table = load_claude(environ=environ).quotas
+    assert table is not None
+    assert table.quota("acme", "claude-opus-4-6") == Quota(rpm=2, itpm=500, otpm=400, concurrency=2)
+    assert table.quota("bolt", "claude-haiku-5-5") == Quota(itpm=500, otpm=400)
+    given = ResilientClaudeClient(
+        quotas={"itpm": 70, "models": {"claude-haiku-5": {"rpm": 6}}}, environ=environ
+    ).settings.quotas
+    assert given is not None
+    assert given.quota("acme", "claude-haiku-5-5") == Quota(rpm=3, itpm=35, otpm=400)
+
+
+def test_variables_for_every_provider_count_where_claude_has_none_of_its_own(tmp_path: Path) -> None:
+    general = {"HEADGATE_QUOTA_RPM": "10", "HEADGATE_QUOTA_TPM": "1000", "HEADGATE_QUOTA_RPD": "5"}
+    environ = {"ANTHROPIC_API_KEY": ONE, **general, "HEADGATE_QUOTA_CONCURRENCY": "3"}
+    settings = load_claude(environ=environ)
+    assert settings.quotas is not None
+    assert settings.quotas.default == Quota(rpm=10, itpm=1000, concurrency=3)
+    origins = {item.option.name: item.origin for item in settings.resolved}
+    assert origins["quota_rpm"] == "HEADGATE_QUOTA_RPM"
+    assert origins["quota_itpm"] == "HEADGATE_QUOTA_TPM"
+    own = load_claude(environ={**environ, "HEADGATE_CLAUDE_QUOTA_RPM": "1000"})
+    assert own.quota_rpm == 1000
+    table = load_claude(environ=file(tmp_path, "[claude]\nquota_rpm = 70\n", **general))
+    assert table.quota_rpm == 70
+
+
+def test_nothing_declared_is_no_table() -> None:
+    assert load_claude(environ={"ANTHROPIC_API_KEY": ONE}).quotas is None
+
+
 def test_every_successor_of_the_shipped_data_is_a_model_that_stays() -> None:
     from datetime import date
 
@@ -131,7 +216,7 @@ def test_the_reference_has_every_setting(option: Any) -> None:
     "name",
     [
         *(name for name in claude.__all__ if name != "ClaudeRateLimiter"),
-        *(name for name in vars(ResilientClaudeClient) if not name.startswith("_")),
+        *(name for name in dir(ResilientClaudeClient) if not name.startswith("_")),
         *inspect.signature(ResilientClaudeClient).parameters,
         *inspect.signature(claude.ClaudeReply).parameters,
         *MESSAGE_OPTIONS,

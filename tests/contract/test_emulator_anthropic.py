@@ -534,6 +534,9 @@ async def test_keys_and_models_can_be_denied(clock: VirtualClock) -> None:
         assert (await wire.refused(ASK))[0] == 403
         assert (await wire.refused(ASK, key=SMALL))[0] == 401
         assert (await wire.refused(ASK, key=BROKE))[0] == 403
+        listing = {"path": "/v1/models", "method": "GET"}
+        assert (await wire.refused(None, key=SMALL, **listing))[0] == 401  # nothing is shown to it
+        assert (await wire.refused(None, key=BROKE, **listing))[0] == 403
         await wire.ask(model="claude-haiku-5-5")
     assert clock.monotonic() == 2.0
 

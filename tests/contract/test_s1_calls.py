@@ -14,6 +14,7 @@ import pytest
 from tests.support import (
     MODEL,
     Ear,
+    event,
     key,
     key_books,
     quota,
@@ -343,3 +344,23 @@ def test_s1_12_closing_is_never_required(clock: VirtualClock) -> None:
 
     assert [asyncio.run(once()), asyncio.run(once())] == ["fine", "fine"]
     assert asyncio.run(client.generate_content("hi")) == "fine"
+
+
+async def test_s1_29_text_of_an_answer_that_only_calls_functions_is_an_error(
+    clock: VirtualClock,
+) -> None:
+    body = reply()
+    call = {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2ln"}
+    body["candidates"][0]["content"]["parts"] = [call]
+    whole = Answer(body=json.dumps(body).encode())
+    client, _ = scripted(
+        [whole, whole, Answer(pieces=(event(body),)), Answer(pieces=(event(body),))], clock
+    )
+    assert (await client.generate_reply("hi", MODEL)).content == (call,)
+    with pytest.raises(GeminiAPICallError, match="generate_reply") as caught:
+        await client.generate_content("hi", MODEL)
+    assert caught.value.kind == "blocked"
+    pieces = [piece async for piece in client.generate_reply_stream("hi", MODEL)]
+    assert [piece.content for piece in pieces] == [(call,)]
+    with pytest.raises(GeminiAPICallError, match="generate_reply_stream"):
+        _ = [text async for text in client.generate_content_stream("hi", MODEL)]

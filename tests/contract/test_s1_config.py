@@ -112,6 +112,28 @@ def test_s1_22_a_malformed_list_names_the_position_and_never_the_key(
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"GEMINI_API_KEY_3": f"{A} {B}"}, "GEMINI_API_KEY_3 has a key with a blank"),
+        ({"GEMINI_API_KEY_3": A}, "GEMINI_API_KEY_3 repeats the key of GEMINI_API_KEY."),
+        ({"GEMINI_API_KEY_3": f"{B},{C}"}, "GEMINI_API_KEY_3 takes one key without a name"),
+        ({"GEMINI_API_KEY_3": f"{C}|name"}, "GEMINI_API_KEY_3 takes one key without a name"),
+        ({"GEMINI_API_KEY_3": "backup-1"}, "GEMINI_API_KEY_2 uses a key as a name"),
+    ],
+)
+def test_s1_22_what_is_wrong_in_a_variable_of_one_key_names_that_variable(
+    env: Any, wrong: dict[str, str], said: str
+) -> None:
+    """Its position is its place among the variables that follow each other."""
+    env(GEMINI_API_KEY=A, GEMINI_API_KEY_2=B, **wrong)
+    with pytest.raises(InvalidKeyConfigError) as caught:
+        ResilientGeminiClient()
+    assert said in caught.value.message
+    assert caught.value.position == (2 if "_2 uses" in said else 3)
+    assert "CANARY" not in caught.value.message
+
+
 def test_s1_22_nothing_found_is_no_valid_keys(env: Any) -> None:
     for variables in ({}, {"GEMINI_API_KEYS": " , ,"}, {"GEMINI_API_KEY": "  "}):
         env(**variables)

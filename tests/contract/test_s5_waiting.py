@@ -230,7 +230,8 @@ async def test_many_runs_are_watched_by_lists(clock: VirtualClock) -> None:
         assert all(run.is_terminal for run in done)
         seen = counts(emulator)
         assert seen["list_agent_runs"] <= 150  # 20 rounds, a few more with luck
-        assert "get_agent_run" not in seen
+        # One that slips from a page to the next between two requests is asked for by itself.
+        assert seen.get("get_agent_run", 0) <= 10
         assert clock.monotonic() < 200
 
 

@@ -9,7 +9,7 @@ import gzip
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -290,6 +290,25 @@ async def test_closing_a_transport_is_idempotent_and_not_the_end(
 
 
 @every
+async def test_what_is_late_is_not_sent(kind: str, clock: VirtualClock) -> None:
+    async with situation(kind, "whole", clock) as case:
+        await clock.sleep(1)
+        past, ahead = clock.monotonic() - 0.001, clock.monotonic() + 30
+        with pytest.raises(TransportError) as caught:
+            await case.transport.open(request(case.url), CREDENTIAL, None, not_after=past)
+        assert caught.value.outcome.kind is Kind.LATE
+        assert not caught.value.sent
+        exchange = await case.transport.open(request(case.url), CREDENTIAL, None, not_after=ahead)
+        assert await exchange.read() == WHOLE
+        await exchange.aclose()
+        if isinstance(case.transport, ScriptedTransport):
+            assert len(case.transport.sent) == 1
+        # It concerns one request, not those after it.
+        await clock.sleep(60)
+        assert await fetch(case.transport, case.url) == (200, WHOLE)
+
+
+@every
 async def test_events_left_early_leave_no_task_to_anyone(kind: str, clock: VirtualClock) -> None:
     async with situation(kind, "events", clock) as case:
         exchange = await case.open(streaming=True)
@@ -300,6 +319,51 @@ async def test_events_left_early_leave_no_task_to_anyone(kind: str, clock: Virtu
         await asyncio.sleep(0)  # noqa: TID251 - yields to the loop, no time passes
         assert asyncio.all_tasks() == before
         await exchange.aclose()
+
+
+async def test_a_late_connection_serves_the_next_request(clock: VirtualClock) -> None:
+    """Whoever was late because of the handshake is not late again."""
+    async with serving(respond(http(b"fine"))) as server:
+        transport = HttpTransport(clock)
+        with pytest.raises(TransportError):
+            await transport.open(request(server.url), CREDENTIAL, None, not_after=-1.0)
+        assert await fetch(transport, server.url) == (200, b"fine")
+        assert (server.connections, len(server.requests)) == (1, 1)
+        with pytest.raises(TransportError):  # one that was kept may come too late as well
+            await transport.open(request(server.url), CREDENTIAL, None, not_after=-1.0)
+        assert await fetch(transport, server.url) == (200, b"fine")
+        assert (server.connections, len(server.requests)) == (1, 2)
+        await transport.aclose()
+
+
+async def test_a_send_is_late_if_the_loop_is_busy_between_connection_and_first_byte(
+    clock: VirtualClock,
+) -> None:
+    """In a burst every call gets its connection in one turn of the loop, and is written in the next."""
+    async with serving(respond(http(b"fine"))) as server:
+        transport = HttpTransport(clock)
+        assert await fetch(transport, server.url) == (200, b"fine")  # a connection that is kept
+        seconds = iter([0.0, 1.0])  # when the connection is in hand, and before the first byte
+        transport._clock = _Passing(seconds)
+        with pytest.raises(TransportError) as caught:
+            await transport.open(request(server.url), CREDENTIAL, None, not_after=0.5)
+        assert (caught.value.outcome.kind, caught.value.sent) == (Kind.LATE, False)
+        assert len(server.requests) == 1
+        transport._clock = clock
+        assert await fetch(transport, server.url) == (200, b"fine")
+        assert len(server.requests) == 2
+        await transport.aclose()
+
+
+class _Passing(VirtualClock):
+    """A clock that shows given times, one after the other."""
+
+    def __init__(self, seconds: Iterator[float]) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def monotonic(self) -> float:
+        return next(self._seconds)
 
 
 # ── the real one against servers that misbehave ─────────────────────────────────────────────────

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from headgate.emulator import Emulator, EmulatorConfig, InThread, Project
+from headgate.emulator import CodegenTeam, Emulator, EmulatorConfig, InThread, Project
 from headgate.wiring.settings import OPTIONS, Option
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +38,11 @@ KEYS = {
     "primary": ("alpha", "CANARY-docs-first-key-0123456789"),
     "backup-1": ("beta", "CANARY-docs-second-key-0123456789"),
 }
+CODEGEN_TOKEN = "CANARY-docs-codegen-token-0123456789"
 
-VARIABLE = re.compile(r"\b(?:ANTHROPIC_[A-Z_0-9]+|GEMINI_[A-Z_0-9]+|HEADGATE_[A-Z_]+)\b")
+VARIABLE = re.compile(
+    r"\b(?:CODEGEN_[A-Z_0-9]+|ANTHROPIC_[A-Z_0-9]+|GEMINI_[A-Z_0-9]+|HEADGATE_[A-Z_]+)\b"
+)
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$",
     re.MULTILINE | re.DOTALL,
@@ -129,7 +132,9 @@ def known_variables() -> frozenset[str]:
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[InThread]:
     projects = [Project(name, {key: value}) for key, (name, value) in KEYS.items()]
-    with Emulator(EmulatorConfig(projects=projects)).in_thread() as emulator:
+    team = CodegenTeam("docs", {"main": CODEGEN_TOKEN}, runs=2, repos=3, run_seconds=0.5, limited=False)
+    config = EmulatorConfig(projects=projects, codegen=[team])
+    with Emulator(config).in_thread() as emulator:
         yield emulator
 
 
@@ -150,6 +155,9 @@ def environment(upstream: InThread, tmp_path: Path) -> dict[str, str]:
         "COLUMNS": "100",
         "GEMINI_API_KEYS": ",".join(f"{value}|{key}|{name}" for key, (name, value) in KEYS.items()),
         "HEADGATE_GEMINI_BASE_URL": upstream.base_url,
+        "CODEGEN_API_TOKEN": CODEGEN_TOKEN,
+        "CODEGEN_ORG_ID": "1",
+        "CODEGEN_BASE_URL": f"{upstream.base_url}/v1",
     }
 
 
@@ -170,7 +178,7 @@ def run(what: str, command: list[str], folder: Path, environment: dict[str, str]
     said = f"{done.stdout}\n{done.stderr}"
     if done.returncode != 0:
         pytest.fail(f"{what} exited with {done.returncode}:\n{said}", pytrace=False)
-    for value in (value for _, value in KEYS.values()):
+    for value in (CODEGEN_TOKEN, *(value for _, value in KEYS.values())):
         assert value not in said, f"{what} printed a key"
     assert "Unclosed" not in done.stderr, f"{what} left something open:\n{done.stderr}"
     assert "never retrieved" not in done.stderr, f"{what} lost an error:\n{done.stderr}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate import gemini
+from headgate import backend, gemini
 from headgate.core.outcome import RULES, Kind
 from headgate.providers.gemini import EMBED_OPTIONS, GENERATE_OPTIONS, TOP_LEVEL_OPTIONS
 
@@ -17,7 +17,7 @@ NOT_RAISED = {"success", "quota", "cancelled"}  # quota has a class of its own
 
 
 def members(cls: type) -> list[str]:
-    return [name for name in vars(cls) if not name.startswith("_") and name != "over"]
+    return [name for name in dir(cls) if not name.startswith("_") and name != "over"]
 
 
 def attributes(cls: type) -> list[str]:
@@ -43,6 +43,38 @@ def attributes(cls: type) -> list[str]:
 def test_the_reference_has_every_public_name(name: str) -> None:
     """Names of the client, its options, replies, key view and metrics."""
     assert name in (DOCS / "reference" / "gemini.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *backend.__all__,
+        *members(backend.GeminiBackend),
+        *attributes(backend.GeminiBackend),
+        *backend.BackendConfig.__struct_fields__,
+        *backend.RetryConfig.__struct_fields__,
+        *backend.CircuitBreakerConfig.__struct_fields__,
+        *backend.PreprocessConfig.__struct_fields__,
+        *backend.LoggingConfig.__struct_fields__,
+        *backend.GeminiRequest.__struct_fields__,
+        *backend.GeminiResponse.__struct_fields__,
+        *backend.StreamingChunk.__struct_fields__,
+        *backend.TokenUsage.__struct_fields__,
+        *backend.ModelMetadata.__struct_fields__,
+        *backend.ModelCapabilities.__struct_fields__,
+        *backend.ModelPricing.__struct_fields__,
+        *backend.ModelPerformance.__struct_fields__,
+        *backend.ModelEntry.__struct_fields__,
+        *backend.ModelRecommendation.__struct_fields__,
+        *backend.ModelSources.__struct_fields__,
+        *(kind.value for kind in backend.ErrorType),
+        *(status.value for status in backend.ValidationStatus),
+        *(source.value for source in backend.Provenance),
+    ],
+)
+def test_the_reference_of_the_backend_has_every_public_name(name: str) -> None:
+    """Commands, configuration, requests, replies, cards and errors."""
+    assert f"`{name}" in (DOCS / "reference" / "backend.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", sorted({rule.public_kind for rule in RULES.values()} - NOT_RAISED))

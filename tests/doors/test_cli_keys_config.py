@@ -13,13 +13,18 @@ from headgate.cli.main import app
 from headgate.cli.probe import Verdict, probe
 from headgate.core.call import Key
 from headgate.core.outcome import Kind
-from headgate.emulator import Emulator, EmulatorConfig, Fault, Project
+from headgate.emulator import Emulator, EmulatorConfig, Fault, Organisation, Project
 from headgate.testing import Answer, Broken, ScriptedTransport, VirtualClock
+from headgate.wiring.claude import CLAUDE_OPTIONS, load_claude
 from headgate.wiring.settings import OPTIONS, load_gemini
 
 KEYS = {"one": "AIza-CANARY-one-0000000000", "two": "AIza-CANARY-two-0000000000"}
 OWN_KEY = "AIza-CANARY-own-0000000000"
-KEY_VARIABLES = ("GEMINI_API_KEYS", "GEMINI_API_KEYS_FILE", "GEMINI_API_KEY", "GOOGLE_API_KEY")
+KEY_VARIABLES = (
+    "GEMINI_API_KEYS", "GEMINI_API_KEYS_FILE", "GEMINI_API_KEY", "GOOGLE_API_KEY",
+    "ANTHROPIC_API_KEYS", "ANTHROPIC_API_KEYS_FILE", "ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY_FILE",
+)  # fmt: skip
+CLAUDE_KEYS = "sk-ant-CANARY-one-1111|first|acme,sk-ant-CANARY-two-2222|second"
 
 
 def run(*arguments: str) -> Result:
@@ -32,7 +37,11 @@ def run(*arguments: str) -> Result:
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two keys of one project and one without, no other setting, and a folder of its own."""
-    for name in (*KEY_VARIABLES, *(option.variable for option in OPTIONS), "HEADGATE_CONFIG"):
+    for name in (
+        *KEY_VARIABLES,
+        *(option.variable for option in (*OPTIONS, *CLAUDE_OPTIONS)),
+        "HEADGATE_CONFIG",
+    ):
         monkeypatch.delenv(name, raising=False)
     entries = [f"{value}|{name}|shared" for name, value in KEYS.items()]
     monkeypatch.setenv("GEMINI_API_KEYS", ",".join([*entries, f"{OWN_KEY}|own"]))
@@ -162,7 +171,11 @@ def test_config_check_shows_every_setting_its_value_and_where_it_came_from(
 
 def test_config_check_json_has_the_documented_shape() -> None:
     found = shape(run("config", "check", "--json"))
-    assert list(found) == ["ok", "file", "options", "keys", "models", "problems"]
+    assert list(found) == [
+        "ok", "file", "options", "keys", "quotas", "models", "claude", "problems"
+    ]  # fmt: skip
+    assert found["claude"] is None
+    assert found["quotas"] == []
     assert found["ok"] is True
     assert found["file"] is None
     assert [option["name"] for option in found["options"]] == [option.name for option in OPTIONS]
@@ -223,3 +236,119 @@ def test_config_check_names_the_file_of_headgate_config(
     path.write_text("[gemini]\nmax_retries = 1\n")
     monkeypatch.setenv("HEADGATE_CONFIG", str(path))
     assert shape(run("config", "check", "--json"))["file"] == str(path)
+
+
+# ── Claude ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_keys_shows_organisations_where_they_are_asked_for_or_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEYS", CLAUDE_KEYS)
+    rows = [line.split() for line in run("keys", "--provider", "claude").stdout.splitlines()]
+    assert rows[0][:4] == ["#", "key", "organisation", "state"]
+    assert rows[1][:4] == ["0", "first", "acme", "ACTIVE"]
+    assert rows[2][:3] == ["1", "second", "–"]
+    assert "project" in run("keys").stdout  # Gemini comes first where both have keys
+    monkeypatch.delenv("GEMINI_API_KEYS")
+    assert run("keys").stdout == run("keys", "--provider", "claude").stdout
+    assert run("keys", "--provider", "gemini").exit_code == 3
+    monkeypatch.delenv("ANTHROPIC_API_KEYS")
+    result = run("keys")
+    assert (result.exit_code, "No Gemini key found" in result.stderr) == (3, True)
+
+
+def test_a_check_of_claude_keys_asks_for_a_list_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEYS", CLAUDE_KEYS)
+    values = [entry.split("|")[0] for entry in CLAUDE_KEYS.split(",")]
+    organisations = [
+        Organisation("acme", {"first": values[0]}),
+        Organisation("own", {"second": values[1]}, key_states={"second": "invalid"}),
+    ]
+    with Emulator(EmulatorConfig(organisations=organisations)).in_thread() as upstream:
+        monkeypatch.setenv("HEADGATE_ANTHROPIC_BASE_URL", upstream.base_url)
+        result = run("keys", "--provider", "claude", "--check", "--json")
+        report = upstream.report()
+    checks = [key["check"]["state"] for key in json.loads(result.stdout)["keys"]]
+    assert checks == ["ok", "invalid"]
+    assert report.totals.requests == 2
+    assert report.totals.charged_requests == 0
+    monkeypatch.setenv("HEADGATE_ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    nowhere = run("keys", "--provider", "claude", "--check")
+    assert nowhere.exit_code == 7
+    assert "HEADGATE_ANTHROPIC_BASE_URL" in nowhere.stderr
+
+
+async def test_another_apis_page_is_no_verdict_on_a_claude_key(clock: VirtualClock) -> None:
+    transport = ScriptedTransport([Answer(200, b"<html>Sign in</html>")], clock)
+    settings = load_claude(keys=(Key("k", "CANARY-key-0000000000", "key:k"),), environ={})
+    (finding,) = await probe(settings, 15.0, transport=transport, clock=clock)
+    assert finding.state is Verdict.UNREACHABLE
+    assert "Anthropic API" in finding.reason
+    assert transport.sent[0].request.headers["anthropic-version"] == "2023-06-01"
+
+
+def test_config_check_shows_claude_beside_gemini(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("headgate.toml").write_text(
+        "[gemini]\nquota_rpm = 5\n"
+        "[gemini.quota.models.m]\ntpm = 9\n"
+        "[claude]\nmax_retries = 7\nquota_margin = 0.5\n"
+        "[claude.quota.models.claude-opus-4-8]\nitpm = 100\n"
+        "[claude.quota.organisations.acme]\notpm = 50\n"
+        "[claude.quota.organisations.acme.models.claude-haiku-5]\nconcurrency = 6\n"
+    )
+    monkeypatch.setenv("ANTHROPIC_API_KEYS", CLAUDE_KEYS)
+    monkeypatch.setenv("HEADGATE_CLAUDE_QUOTA_RPM", "40")
+    result = run("config", "check", "--json")
+    assert result.exit_code == 0
+    found = shape(result)
+    claude = found["claude"]
+    assert list(claude) == ["options", "keys", "quotas", "models"]
+    origins = {option["name"]: option["origin"] for option in claude["options"]}
+    assert origins["max_retries"] == "headgate.toml [claude] max_retries"
+    assert origins["quota_rpm"] == "HEADGATE_CLAUDE_QUOTA_RPM"
+    assert claude["keys"]["keys"] == [
+        {"name": "first", "organisation": "acme", "value": "…1111"},
+        {"name": "second", "organisation": None, "value": "…2222"},
+    ]
+    assert claude["quotas"] == [
+        {"organisation": None, "model": None, "from": "declared", "rpm": 20},
+        {"organisation": None, "model": "claude-opus-4", "from": "declared", "itpm": 50},
+        {"organisation": "acme", "model": None, "from": "declared", "otpm": 25},
+        {"organisation": "acme", "model": "claude-haiku-5", "from": "declared", "concurrency": 3},
+    ]
+    assert found["quotas"] == [
+        {"project": None, "model": None, "from": "declared", "rpm": 5},
+        {"project": None, "model": "m", "from": "declared", "tpm": 9},
+    ]
+    text = run("config", "check").stdout
+    for line in ("Gemini", "Claude", "2 keys from ANTHROPIC_API_KEYS", "quota of organisation"):
+        assert line in text
+    rows = [row.split() for row in text.splitlines()]
+    assert ["each", "claude-opus-4", "itpm", "50", "declared"] in rows
+
+
+def test_config_check_is_content_with_keys_of_one_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEMINI_API_KEYS")
+    monkeypatch.setenv("ANTHROPIC_API_KEYS", CLAUDE_KEYS)
+    result = run("config", "check")
+    assert (result.exit_code, "No key of Gemini was found" in result.stdout) == (0, True)
+    monkeypatch.setenv("ANTHROPIC_API_KEYS", f"{CLAUDE_KEYS},|x|y|z")
+    result = run("config", "check")
+    assert result.exit_code == 3
+    assert "ANTHROPIC_API_KEYS: entry 3" in result.stderr
+
+
+def test_config_check_says_each_problem_of_the_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEYS", CLAUDE_KEYS)
+    Path("headgate.toml").write_text("[claud]\n")
+    result = run("config", "check", "--json")
+    assert shape(result)["problems"] == [
+        "headgate.toml: there is no setting 'claud'; did you mean claude?"
+    ]
+    Path("headgate.toml").write_text("[claude]\nmax_tokns = 7\n[claude.quota]\nrpm = 5\n")
+    assert "did you mean max_tokens?" in shape(run("config", "check", "--json"))["problems"][0]
+    Path("headgate.toml").write_text("[claude.quota.models.m]\ntpm = 5\n")
+    (problem,) = shape(run("config", "check", "--json"))["problems"]
+    assert "headgate.toml [claude.quota] models.m: there is no quota 'tpm'" in problem
+    assert "declare itpm and otpm" in problem

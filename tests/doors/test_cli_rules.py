@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from headgate.claude import ResilientClaudeClient
 from headgate.cli import main
 from headgate.cli.exits import MEANINGS, ExitCode, exit_code
 from headgate.cli.main import EXAMPLES, app
@@ -23,7 +24,10 @@ from headgate.core.outcome import RULES
 from headgate.gemini import ResilientGeminiClient
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
-COMMANDS = ("ask", "embed", "keys", "emulator", "demo", "config check")
+COMMANDS = (
+    "ask", "embed", "keys", "models list", "models info", "models recommend", "models check",
+    "emulator", "demo", "config check",
+)  # fmt: skip
 COLOUR = re.compile(rb"\x1b\[[0-9;]*3[0-9;]*m")
 
 
@@ -112,7 +116,8 @@ def test_help_fits_80_columns_and_has_examples(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
-    assert all(example in result.stdout for example in EXAMPLES[(command or "headgate").split()[-1]])
+    examples = EXAMPLES.get(command) or EXAMPLES[(command or "headgate").split()[-1]]
+    assert all(example in result.stdout for example in examples)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -222,6 +227,27 @@ def test_the_emulator_prints_what_to_export_serves_and_reports_at_the_end() -> N
         assert f"export {name}='{exports[name]}'" in talk
 
 
+def test_the_emulator_prints_what_leads_a_claude_client_to_its_organisations() -> None:
+    process = start("emulator", "--port", "0", "--json")
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    exports = ready["environment"]
+    client = ResilientClaudeClient(environ=exports)
+    assert client.message_text_sync("Hello")
+    organisations = {key["organisation"] for key in client.get_key_metrics()["keys"]}
+    client.close()
+    process.send_signal(signal.SIGTERM)
+    out, talk = process.communicate()
+    report = json.loads(out)["organisations"]
+    assert set(report) == organisations
+    assert sum(row["totals"]["answered"] for row in report.values()) == 1
+    assert "Emulated Claude on" in talk
+    assert exports["ANTHROPIC_BASE_URL"] == exports["HEADGATE_ANTHROPIC_BASE_URL"] == ready["base_url"]
+    assert exports["ANTHROPIC_API_KEYS"].startswith(exports["ANTHROPIC_API_KEY"])
+    for name in ("HEADGATE_ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEYS", "ANTHROPIC_BASE_URL"):
+        assert f"export {name}='{exports[name]}'" in talk
+
+
 def test_the_emulator_reads_its_file_hides_its_keys_and_writes_the_report(tmp_path: Path) -> None:
     config, report = tmp_path / "e.toml", tmp_path / "r.json"
     config.write_text(
@@ -239,6 +265,7 @@ def test_the_emulator_reads_its_file_hides_its_keys_and_writes_the_report(tmp_pa
     assert process.returncode == 0
     assert not out
     assert "CANARY" not in talk
+    assert "ANTHROPIC" not in talk
     assert json.loads(report.read_text())["projects"]["p"]["keys"]["k"]
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headgate.core.call import Key
-from headgate.core.outcome import Kind, Outcome
+from headgate.core.outcome import Booking, Kind, Outcome
 from headgate.policy.cooldown import HOUR, cooldown
 from headgate.policy.keyring import EVERY_MODEL, KeyRing
 from headgate.policy.leases import Lease, Unready
@@ -83,7 +83,9 @@ class Simple:
         times = []
         for domain in self.serving(model):
             park = self.held(domain, model, now)
-            times.append(now if park is None else park.until)
+            times.append(
+                now if park is None else min(park.until, max(now, park.probe_at or park.until))
+            )
         return min(times, default=None)
 
     def taken(self, lease: Lease, now: float) -> None:
@@ -118,6 +120,10 @@ class Simple:
                 self.parks.pop((domain, EVERY_MODEL), None)
             elif (park := self.parks.get((domain, model))) is not None and park.until <= now:
                 del self.parks[domain, model]
+        elif outcome.rule.booking is Booking.NOTHING and lease.probe:  # it told nothing
+            held = self.held(domain, model, now)
+            if held is not None and held.probe_at is not None:
+                held.probe_at = now + 60
 
     def refused(self, lease: Lease, outcome: Outcome, now: float) -> None:
         domain = lease.domain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,14 @@ def test_what_was_taken_out_can_be_put_back(text: str) -> None:
     pieces = find(text)
     assert all(0 <= piece.start < piece.stop <= len(text) for piece in pieces)
     assert all(one.stop <= two.start for one, two in itertools.pairwise(pieces))
+
+
+@given(TEXTS)
+def test_what_is_put_back_into_json_leaves_it_json(text: str) -> None:
+    """Values are put back into structured replies as text: none may end a string or begin an escape."""
+    for piece in find(text):
+        value = text[piece.start : piece.stop]
+        assert json.loads(f'"{value}"') == value
 
 
 @given(TEXTS, st.lists(st.integers(0, 200), max_size=12))

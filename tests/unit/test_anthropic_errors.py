@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headgate.core.outcome import RULES, Booking, Kind, Next
 from headgate.policy.cooldown import HOUR, cooldown
 from headgate.policy.redaction import redact
-from headgate.providers.anthropic_errors import classify, classify_body, read_limits
+from headgate.providers.anthropic_errors import classify, classify_body, named_limits, read_limits
 
 DATA = Path(__file__).parents[1] / "data" / "anthropic"
 ROWS: list[dict[str, Any]] = json.loads((DATA / "errors.json").read_text("utf-8"))
@@ -165,6 +165,29 @@ def test_limits_are_read_where_they_are_whole() -> None:
         ("input-tokens", 50_000, 49_000, 1_795_262_430.0),
         ("output-tokens", 8_000, 8_000, None),
     ]
+
+
+@pytest.mark.parametrize("amount", ["", "0", "-1", "1.5", "many", "9" * 16, "١٢"])
+def test_limits_are_named_as_the_ledger_counts_them(amount: str) -> None:
+    headers = {
+        "anthropic-ratelimit-requests-limit": "50",
+        "anthropic-ratelimit-tokens-limit": "38000",  # whichever is the tightest just now
+        "anthropic-ratelimit-input-tokens-limit": amount,
+        "anthropic-ratelimit-output-tokens-limit": "8000",
+    }
+    named = named_limits(headers)
+    assert [(limit.name, limit.amount) for limit in named] == [("rpm", 50), ("otpm", 8000)]
+    assert classify(429, {**headers, "retry-after": "3"}, body("rate_limit_error")).limits == named
+    assert named_limits({}) == ()
+
+
+def test_a_refusal_names_the_limits_that_are_empty() -> None:
+    headers = {"retry-after": "3"}
+    for name, left in (("requests", 7), ("input-tokens", 0), ("tokens", 0)):
+        headers[f"anthropic-ratelimit-{name}-limit"] = "1000"
+        headers[f"anthropic-ratelimit-{name}-remaining"] = str(left)
+    assert classify(429, headers, body("rate_limit_error")).quota_names == ("itpm",)
+    assert classify(500, headers, body("api_error")).quota_names == ()
 
 
 def test_a_key_is_found_by_its_shape() -> None:

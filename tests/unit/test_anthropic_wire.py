@@ -154,7 +154,7 @@ async def test_an_error_in_a_stream_is_typed_and_keeps_what_was_used() -> None:
     *said, last = await read(framed(START, BLOCK, WORD, OVERLOADED, STOP))
     assert len(said) == 1
     assert last == Outcome(
-        Kind.OVERLOAD, "Overloaded (req_1).", 529, None, None, Usage(prompt=5), "req_1"
+        Kind.OVERLOAD, "Overloaded (req_1).", 529, usage=Usage(prompt=5), upstream_id="req_1"
     )
 
 
@@ -274,6 +274,25 @@ def test_a_conversation_travels_as_it_is() -> None:
     turns = ({"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "new"}]})
     call = Call(Operation.GENERATE, "m", (), {"max_tokens": 1}, messages=turns)
     assert json.loads(PROVIDER.write(call, "m").body)["messages"] == list(turns)
+
+
+def test_counting_sends_what_shapes_the_prompt_and_reads_the_number() -> None:
+    options = {"max_tokens": 9, "system": "Be brief.", "temperature": 1, "betas": ["a"], "metadata": {}}
+    call = Call(Operation.COUNT, "m", ("hi",), options)
+    for provider in (PROVIDER, NEW):
+        request = provider.write(call, "m")
+        assert request.url.endswith("/v1/messages/count_tokens")
+        assert request.headers["anthropic-beta"] == "a"
+        assert set(json.loads(request.body)) == {"model", "messages", "system"}
+    assert PROVIDER.read(call, b'{"input_tokens": 14}') == Reply(tokens=14)
+    for body in (b"{}", b"<html>", b'{"input_tokens": null}'):
+        got = PROVIDER.read(call, body)
+        assert isinstance(got, Outcome)
+        assert got.kind is Kind.PROTOCOL
+    overloaded = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    failed = PROVIDER.read(call, overloaded)
+    assert isinstance(failed, Outcome)
+    assert failed.kind is Kind.OVERLOAD
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])

@@ -171,6 +171,42 @@ def test_a_generator_left_after_the_end_of_the_bridge_starts_no_thread() -> None
     assert not bridge.running
 
 
+def test_a_generator_cut_off_by_the_end_of_the_bridge_says_so() -> None:
+    """Ending silently, a cut answer would look like a whole one."""
+    bridge, closed = Bridge(), []
+    items = bridge.iterate(counting(closed, 1000))
+    assert next(items) == 0
+    bridge.stop()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="closed while this stream was being read"):
+            next(items)
+    assert bridge.run(value()) == 7  # a later life of the bridge is not its own
+    with pytest.raises(RuntimeError, match="incomplete"):
+        list(items)
+    bridge.stop()
+
+
+def test_a_generator_that_ended_before_stays_at_its_end() -> None:
+    bridge = Bridge()
+    items = bridge.iterate(counting([]))
+    assert list(items) == [0, 1, 2]
+    bridge.stop()
+    assert list(items) == []
+    unread = bridge.iterate(counting([]))
+    bridge.stop()
+    assert list(unread) == [0, 1, 2]  # nothing of it was cut off
+    bridge.stop()
+
+
+def test_a_generator_that_was_closed_is_at_its_end() -> None:
+    bridge = Bridge()
+    items = bridge.iterate(counting([], 1000))
+    assert next(items) == 0
+    items.close()  # type: ignore[attr-defined]
+    bridge.stop()
+    assert list(items) == []
+
+
 def test_stopping_cancels_what_still_runs() -> None:
     bridge = Bridge()
     begun, ended = threading.Event(), []

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from headgate import emulator
-from headgate.emulator.vocabulary import ALIASES, BEHAVIOURS, METHODS
+from headgate.emulator.vocabulary import ALIASES, BEHAVIOURS, CODEGEN_FAULTS, METHODS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "emulator.md").read_text("utf-8")
@@ -21,11 +21,12 @@ CONFIGURED = [
     emulator.Fault,
     emulator.Model,
     emulator.Counts,
+    emulator.CodegenTeam,
 ]
 FIELDS = sorted({field.name for struct in CONFIGURED for field in msgspec.structs.fields(struct)})
 
 
-@pytest.mark.parametrize("name", [*FIELDS, *BEHAVIOURS, *ALIASES, *ALIASES.values()])
+@pytest.mark.parametrize("name", [*FIELDS, *BEHAVIOURS, *ALIASES, *ALIASES.values(), *CODEGEN_FAULTS])
 def test_the_reference_has_every_field_and_every_kind_of_fault(name: str) -> None:
     assert f"`{name}`" in PAGE
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import pickle
 import pkgutil
+from datetime import UTC, datetime
 
 import pytest
 
 import headgate.gemini.errors
+from headgate.backend.errors import ErrorType, GeminiError, ModelNotFoundError
 from headgate.claude.errors import ClaudeError, ClaudeQuotaError
 from headgate.core import errors as core
 from headgate.core.buckets import RateLimitExceeded
@@ -16,6 +18,8 @@ from headgate.core.errors import HeadgateError, UpstreamError
 from headgate.core.outcome import RULES, Booking, Kind, Next, Outcome
 from headgate.engine.stages import attempt
 from headgate.gemini.errors import AllKeysExhaustedError, GeminiAPICallError
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 for module in pkgutil.walk_packages(headgate.__path__, "headgate."):
     if not module.name.startswith(("headgate.emulator", "headgate.cli", "headgate.__main__")):
@@ -36,6 +40,12 @@ def make(kind: type[HeadgateError]) -> HeadgateError:
         return kind("none left", total_keys=4, retry_after=7.0, request_id="r1")
     if issubclass(kind, RateLimitExceeded):
         return kind(7)
+    if issubclass(kind, core.ReplySchemaError):
+        return kind("does not fit", text="{}", problems=("$.a is missing",), request_id="r1")
+    if issubclass(kind, ModelNotFoundError):
+        return kind("m", ("near",), timestamp=NOW)
+    if issubclass(kind, GeminiError):
+        return kind(ErrorType.NETWORK_ERROR, "it broke", timestamp=NOW, request_id="r1")
     if issubclass(kind, ClaudeQuotaError):
         return kind("none left", original_error=make(core.QuotaExhaustedError))
     if issubclass(kind, GeminiAPICallError | ClaudeError):

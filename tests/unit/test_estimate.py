@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from random import Random  # noqa: TID251 - the type of what hypothesis draws
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headgate.core.call import Blob
-from headgate.policy.estimate import MARGIN, TokenEstimator, count_pieces
+from headgate.policy.estimate import (
+    FIRST_OUTPUT,
+    MARGIN,
+    SHORT,
+    STEP,
+    TokenEstimator,
+    ceiling,
+    count_pieces,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +67,63 @@ def test_it_climbs_faster_than_it_sinks() -> None:
     for index in range(3000):
         estimator.learn("m", 100, 200 if index % 2 else 100)
     assert estimator.estimate("m", 100) > 170
+
+
+def test_an_exact_estimate_is_never_below_the_bytes_of_a_text() -> None:
+    for text in ("", "a b c", "1234567", "漢字かな", "\U0001f600" * 9, "x" * 5000):
+        assert ceiling((text,)) >= len(text.encode())
+    picture = Blob("image/png", b"x")
+    assert ceiling(("look", picture)) > TokenEstimator().count(("look", picture))
+
+
+def test_a_first_answer_reserves_its_bound_or_a_guess() -> None:
+    estimator = TokenEstimator()
+    assert estimator.output("m", 100, 333) == 333
+    assert estimator.output("m", 100, None) == FIRST_OUTPUT
+
+
+def test_answers_teach_by_model_and_size_of_prompt() -> None:
+    estimator = TokenEstimator()
+    for _ in range(300):
+        for model, count, actual in (("m", 100, 50), ("m", 9000, 900), ("n", 100, 7)):
+            short = actual > estimator.output(model, count, 4096)
+            estimator.learn_output(model, count, actual, short=short)
+    assert 50 <= estimator.output("m", 100, 4096) <= 80
+    assert 50 <= estimator.output("m", 120, 4096) <= 80  # of the same octave
+    assert 900 <= estimator.output("m", 9000, 4096) <= 1400
+    assert 7 <= estimator.output("n", 100, 4096) <= 12
+    assert estimator.output("n", 100, 5) == 5  # never beyond the call's own bound
+    assert estimator.output("n", 10_000, 4096) == 4096  # nothing is known of such prompts
+
+
+@given(
+    st.lists(st.integers(2, 60_000), min_size=1, max_size=30),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["cycle", "blocks", "drift", "chance"]),
+)
+@settings(max_examples=60)
+def test_the_share_of_answers_that_were_longer_tends_to_its_target(
+    actuals: list[int], chance: Random, order: str
+) -> None:
+    """Whatever the answers are, also if somebody chose them to mislead."""
+    rounds = 2000
+    estimator = TokenEstimator()
+    estimator.learn_output("m", 1, actuals[0], short=False)
+    shorts = 0
+    for number in range(rounds):
+        if order == "cycle":
+            actual = actuals[number % len(actuals)]
+        elif order == "blocks":
+            actual = actuals[number * len(actuals) // rounds]
+        elif order == "drift":
+            actual = max(2, actuals[0] * (number + 1) // rounds)
+        else:
+            actual = chance.choice(actuals)
+        short = actual > estimator.output("m", 1, None)
+        shorts += short
+        estimator.learn_output("m", 1, actual, short=short)
+    # The quantile moves by STEP × (short − SHORT) a time and stays within 0 … log2(60 000) + STEP.
+    assert abs(shorts / rounds - SHORT) <= (16 + 2 * STEP) / (STEP * rounds) + 1e-9
 
 
 def test_nonsense_teaches_nothing() -> None:

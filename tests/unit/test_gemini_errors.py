@@ -51,6 +51,18 @@ FAMILIES: dict[str, str] = {
     "429-limit-zero": "gemini-2.0-flash",
 }
 
+NAMED: dict[str, tuple[tuple[str, ...], dict[str, int]]] = {
+    "429-minute-tokens-free": (("tpm",), {"tpm": 250_000}),
+    "429-minute-tokens-paid": (("tpm",), {"tpm": 1_000_000}),
+    "429-day-requests-free": (("rpd",), {"rpd": 20}),
+    "429-day-embeddings-free": (("rpd",), {"rpd": 1000}),
+    "429-day-requests-paid": (("rpd",), {"rpd": 1000}),
+    "429-day-requests-tier2": (("rpd",), {"rpd": 350_000}),
+    "429-limit-zero": (("rpd", "rpm", "tpm"), {}),
+    "429-no-value": (("rpm",), {}),
+}
+"""Limits that a refusal names, and those it names with an amount."""
+
 ROWS = recorded_errors()
 ERRORS = [row for row in ROWS if row["http"] != 200]
 DETAILED = [row for row in ERRORS if len(row["body"]["error"].get("details", [])) > 1]
@@ -84,6 +96,50 @@ def test_each_recorded_error_has_its_kind_hint_and_family(row: dict[str, Any]) -
     if row["id"] in FAMILIES:
         assert outcome.quota_model == FAMILIES[row["id"]]
     assert outcome.message == row["body"]["error"]["message"]
+
+
+@pytest.mark.parametrize("row", QUOTAS, ids=ids(QUOTAS))
+def test_a_refusal_names_its_limits_as_the_ledger_calls_them(row: dict[str, Any]) -> None:
+    outcome = read(row)
+    names, amounts = NAMED.get(row["id"], ((), {}))
+    assert outcome.quota_names == names
+    assert {limit.name: limit.amount for limit in outcome.limits} == amounts
+
+
+@pytest.mark.parametrize(
+    ("value", "amount"),
+    [("10", 10), (10, 10), ("0", None), (None, None), ("", None), ("-5", None), ("1e3", None),
+     ("1" * 16, None), ("١٢", None), (1.5, None), ("lots", None)],
+)  # fmt: skip
+def test_only_a_plain_number_is_an_amount(value: object, amount: int | None) -> None:
+    violation = {"quotaId": "GenerateRequestsPerMinutePerProjectPerModel", "quotaValue": value}
+    detail = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]}
+    body = json.dumps({"error": {"code": 429, "message": "m", "details": [detail]}}).encode()
+    limits = classify(429, {}, body).limits
+    assert [limit.amount for limit in limits] == ([] if amount is None else [amount])
+
+
+def test_tokens_a_day_are_a_limit_of_their_own() -> None:
+    violation = {
+        "quotaId": "GenerateContentInputTokensPerModelPerDay-FreeTier",
+        "quotaValue": "1000000",
+    }
+    detail = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]}
+    body = json.dumps({"error": {"code": 429, "message": "m", "details": [detail]}}).encode()
+    outcome = classify(429, {}, body)
+    assert outcome.kind is Kind.QUOTA_DAY
+    assert (outcome.quota_names, [limit.amount for limit in outcome.limits]) == (("tpd",), [1_000_000])
+
+
+def test_of_several_amounts_for_one_limit_the_smallest_counts() -> None:
+    violations = [
+        {"quotaId": f"GenerateRequestsPerMinutePer{scope}", "quotaValue": value}
+        for scope, value in (("Project", "50"), ("ProjectPerModel", "10"), ("User", "30"))
+    ]
+    detail = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": violations}
+    body = json.dumps({"error": {"code": 429, "message": "m", "details": [detail]}}).encode()
+    (limit,) = classify(429, {}, body).limits
+    assert (limit.name, limit.amount) == ("rpm", 10)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row["http"] == 200], ids=lambda row: row["id"])

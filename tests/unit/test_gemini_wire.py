@@ -205,8 +205,10 @@ def test_recorded_replies_are_read(response: dict[str, Any]) -> None:
     candidate = value["candidates"][0]
     parts = candidate.get("content", {}).get("parts", [])
     media = [part for part in parts if "inlineData" in part]
-    if visible(parts) or media:
+    calls = [part["functionCall"] for part in parts if "functionCall" in part]
+    if visible(parts) or media or calls:
         assert isinstance(got, Reply)
+        assert [piece["functionCall"] for piece in got.content] == calls
         assert got.text == visible(parts)
         assert len(got.blobs) == len(media)
         assert got.finish_reason == candidate.get("finishReason")
@@ -245,7 +247,14 @@ def test_recorded_streams_are_rebuilt_however_the_network_cuts_them(
     assert last.total == wire[-1]["usageMetadata"]["totalTokenCount"]
     assert any(piece.finish_reason for piece in pieces)
     failures = [item for item in got if isinstance(item, Outcome)]
-    assert [failure.kind for failure in failures] == ([] if whole else [Kind.BLOCKED])
+    calls = sum(
+        "functionCall" in part
+        for body in wire
+        for candidate in body.get("candidates", [])
+        for part in candidate.get("content", {}).get("parts", [])
+    )
+    assert sum(len(piece.content) for piece in pieces) == calls
+    assert [failure.kind for failure in failures] == ([] if whole or calls else [Kind.BLOCKED])
 
 
 @pytest.mark.parametrize("response", recorded(":batchEmbedContents"))
@@ -325,11 +334,36 @@ def test_media_come_out_as_bytes() -> None:
     got = read(value)
     assert isinstance(got, Reply)
     assert (got.blobs, got.text) == ((Blob("image/png", b"\x89PNG"),), "caption")
-    for wrong in ("A", "é"):
+    for wrong in ("A", "é", "iVBO*Rw==", "iVBO Rw=="):
         value["candidates"][0]["content"]["parts"][0]["inlineData"]["data"] = wrong
         broken = read(value)
         assert isinstance(broken, Outcome)
         assert broken.kind is Kind.PROTOCOL
+
+
+def test_bytes_may_come_in_either_alphabet_padded_or_not() -> None:
+    """Read without care, `-` and `_` vanish and the picture is another one."""
+    value = reply("")
+    part = {"inlineData": {"mimeType": "image/png", "data": "-_-_"}}
+    value["candidates"][0]["content"]["parts"] = [part]
+    for text in ("-_-_-w==", "+/+/+w==", "-_-_-w"):
+        part["inlineData"]["data"] = text
+        got = read(value)
+        assert isinstance(got, Reply)
+        assert got.blobs == (Blob("image/png", b"\xfb\xff\xbf\xfb"),)
+
+
+def test_counting_asks_for_the_whole_request_and_reads_the_total() -> None:
+    options = {"system_instruction": "Be brief.", "temperature": 0.5}
+    call = Call(Operation.COUNT, "m", ("hi",), options)
+    request = PROVIDER.write(call, "m1")
+    assert request.url.endswith("/models/m1:countTokens")
+    inner = json.loads(request.body)["generateContentRequest"]
+    assert inner["model"] == "models/m1"
+    assert inner["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
+    for body in recorded(":countTokens"):
+        assert read(body["json"], call) == Reply(tokens=body["json"]["totalTokens"])
+    assert isinstance(read({}, call), Outcome)
 
 
 NESTED_WITHOUT_END = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"

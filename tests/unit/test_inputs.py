@@ -9,8 +9,8 @@ import pytest
 
 from headgate.core.call import Blob
 from headgate.core.errors import InvalidCallError
-from headgate.gemini import inputs
 from headgate.gemini.inputs import embed_options, generate_options, prompt_parts, read_blob
+from headgate.wiring import media
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 
@@ -63,9 +63,9 @@ def test_what_is_not_recognised_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_limits_are_the_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (inputs._INLINE_LIMIT, inputs._PDF_LIMIT) == (100 * 2**20, 50 * 2**20)
-    monkeypatch.setattr(inputs, "_INLINE_LIMIT", 20)
-    monkeypatch.setattr(inputs, "_PDF_LIMIT", 10)
+    assert (media.INLINE_LIMIT, media.PDF_LIMIT) == (100 * 2**20, 50 * 2**20)
+    monkeypatch.setattr(media, "INLINE_LIMIT", 20)
+    monkeypatch.setattr(media, "PDF_LIMIT", 10)
     assert read_blob(Blob("image/png", b"x" * 20))
     assert read_blob(Blob("application/pdf", b"x" * 10))
     for mime_type, size in (("image/png", 21), ("application/pdf", 11), ("image/png", 0)):

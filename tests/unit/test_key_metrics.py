@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from headgate.claude import ClaudeCallError, ResilientClaudeClient
 from headgate.core.outcome import Kind, Outcome
 from headgate.gemini import ResilientGeminiClient
 from headgate.testing import Answer, ScriptedTransport, VirtualClock
@@ -99,3 +100,30 @@ def test_the_accepted_alerts_are_shipped() -> None:
         "HeadgateQuotaErrorsRising",
     } <= names
     assert {"HeadgateKeyUseUnusual", "HeadgateKeyDisabled"} <= names
+
+
+async def test_one_registry_takes_a_client_of_each_provider(
+    client: ResilientGeminiClient, clock: VirtualClock
+) -> None:
+    """A Claude client's families have names of their own, and its label says organisation."""
+    claude = ResilientClaudeClient(
+        keys="sk-ant-CANARY-one|one|acme,sk-ant-CANARY-two|two",
+        clock=clock,
+        transport=ScriptedTransport([Answer(401, b"{}")], clock),
+    )
+    registry = CollectorRegistry()
+    client.export_metrics(registry)
+    claude.export_metrics(registry)
+    with pytest.raises(ClaudeCallError):
+        await claude.messages("hi")
+    text = generate_latest(registry).decode()
+    assert 'headgate_claude_key_requests_total{key="one",outcome="other_error"} 1.0' in text
+    assert 'headgate_claude_key_disabled{key="one",organisation="acme"} 1.0' in text
+    assert 'headgate_claude_key_active{key="two",organisation=""} 0.0' in text
+    assert 'headgate_claude_keys{state="disabled"} 2.0' in text
+    assert 'headgate_keys{state="active"} 2.0' in text
+    assert "CANARY" not in text
+    with pytest.raises(ValueError, match="headgate_claude_key"):
+        claude.export_metrics(registry)
+    with pytest.raises(TypeError, match="CollectorRegistry"):
+        claude.export_metrics("here")

@@ -85,9 +85,12 @@ def test_a_probe_refused_again_parks_anew() -> None:
 def test_a_cancelled_probe_leaves_the_park_as_it_was() -> None:
     ring = ring_of(1)
     refuse(ring, take(ring, 0), 0)
-    until = recovery(ring, 1)
+    (park,) = ring.state(0, 1).parks.values()
+    assert recovery(ring, 1) == HOUR  # the probe comes sooner than the reset
     ring.book(take(ring, HOUR), Outcome(Kind.CANCELLED), HOUR, WALL)
-    assert recovery(ring, HOUR + 1) == until
+    (held,) = ring.state(0, HOUR + 1).parks.values()
+    assert held.until == park.until
+    assert recovery(ring, HOUR + 1) == HOUR + 60  # it told nothing: another may soon
 
 
 def test_no_probe_is_spent_while_another_domain_is_ready() -> None:
@@ -198,3 +201,13 @@ def test_states_are_copies() -> None:
     ring.book(take(ring, 0), GOOD, 0, WALL)
     assert before.successes == 0
     assert ring.states(0)[0].stats.successes == 1
+
+
+def test_a_probe_that_is_due_but_not_for_this_call_is_nothing_to_wait_for() -> None:
+    """Else whoever waits for it would ask again and again at the same instant."""
+    ring = ring_of(1)
+    refuse(ring, take(ring, 0), 0)
+    (park,) = ring.state(0, 1).parks.values()
+    assert ring.closed("m", HOUR - 1)[1].recovers == HOUR
+    assert ring.closed("m", HOUR + 1)[1].recovers == park.until
+    assert ring.lease_probe("m", HOUR + 1, {0}) is None

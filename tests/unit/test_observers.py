@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import pytest
 from tests.support import MODEL, Ear, bad_key, broken_inside, failure, quota, said, scripted, stream
@@ -133,3 +133,35 @@ async def test_the_log_tells_levels_apart(
         await client.generate_content("hi", MODEL)
     levels = [record.levelno for record in caplog.records if record.name == "observed"]
     assert levels == [logging.DEBUG, logging.DEBUG, logging.INFO, logging.WARNING]
+
+
+async def test_a_refusal_that_lasts_is_told_once_and_again_when_it_changes(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flood of 403s says what one of them says."""
+    denied = failure(403, "The caller does not have permission", "PERMISSION_DENIED")
+    script = [*[denied] * 50, said(), denied, denied]
+    client, _ = scripted(script, clock)
+    caplog.set_level(logging.INFO, logger="headgate.gemini")
+    for _ in script:
+        with suppress(GeminiAPICallError):
+            await client.generate_content("hi", f"m{clock.monotonic():.0f}")
+        clock.advance(7200)
+    calls = [record for record in caplog.records if " failed: " in record.getMessage()]
+    levels = [record.levelno for record in calls]
+    assert len(levels) == 52
+    assert levels[0] >= logging.WARNING
+    assert set(levels[1:50]) == {logging.INFO}
+    assert levels[50] >= logging.WARNING
+    assert levels[51] == logging.INFO
+
+
+async def test_failures_of_single_calls_are_told_every_time(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, _ = scripted([failure(400, "wrong")], clock)
+    caplog.set_level(logging.WARNING, logger="headgate.gemini")
+    for _ in range(3):
+        with pytest.raises(GeminiAPICallError):
+            await client.generate_content("hi", MODEL)
+    assert sum("failed: invalid" in record.getMessage() for record in caplog.records) == 3

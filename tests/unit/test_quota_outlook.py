@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headgate.core.quota import Counts, Kind, Limit
-from headgate.policy.quota.outlook import capacity, least_wait
+from headgate.policy.quota.outlook import capacity, least_wait, roomiest, share
 
 RPM = Limit("rpm", Counts.REQUESTS, 10)
 
@@ -31,3 +31,21 @@ def test_each_full_pool_ahead_costs_a_window(backlog: int, seconds: float) -> No
 def test_the_scarcest_count_decides() -> None:
     pool = {Counts.REQUESTS: (20, 60_000), Counts.INPUT: (100, 60_000)}
     assert least_wait(pool, {Counts.REQUESTS: 5, Counts.INPUT: 350, Counts.OUTPUT: 9}) == 180
+
+
+def test_a_share_is_that_of_what_a_call_takes_most_of() -> None:
+    pool = {Counts.REQUESTS: (20, 60_000), Counts.INPUT: (1000, 60_000)}
+    assert share(pool, {Counts.REQUESTS: 1, Counts.INPUT: 10, Counts.OUTPUT: 10**9}) == 0.05
+    assert share(pool, {Counts.REQUESTS: 1, Counts.INPUT: 500}) == 0.5
+    assert share({}, {Counts.REQUESTS: 1, Counts.INPUT: 500}) == 1
+
+
+def test_the_roomiest_domain_is_where_a_call_is_smallest() -> None:
+    small, large = Limit("tpm", Counts.INPUT, 100), Limit("tpm", Counts.INPUT, 300)
+    domains = [[small], [large, RPM], [large]]
+    costs = {Counts.INPUT: 90, Counts.REQUESTS: 9}
+    assert roomiest(domains, costs, ()) == 2  # of the second it takes nine in ten requests
+    assert roomiest(domains, costs, {2}) == 0
+    assert roomiest(domains, {Counts.INPUT: 200}, {1, 2}) is None
+    assert roomiest([], costs, ()) is None
+    assert roomiest([[small], []], costs, ()) == 1  # whoever limits nothing

@@ -9,8 +9,10 @@ import pytest
 
 from headgate.core.errors import ConfigurationError, KeyFormatError, NoKeysError
 from headgate.policy.models import ModelPolicy
+from headgate.stores.urls import StoreUrl
 from headgate.wiring.keys import find_keys, parse_keys
 from headgate.wiring.settings import OPTIONS, Option, load_gemini, resolve
+from headgate.wiring.stores import IN_MEMORY
 
 KEYS = parse_keys("AIzaCANARY-one|k0")
 
@@ -55,15 +57,24 @@ TABLE: dict[str, tuple[object, list[tuple[str, object]], list[str], str]] = {
         ["-0.1", "nan", "inf", "x"],
         "number of seconds",
     ),
+    "quota_tier": (None, [("free", "free"), (" Tier1 ", "tier1")], ["gold", "1"], "free, tier1, tier2"),
+    "quota_learning": (True, [("off", False), ("1", True)], ["maybe"], "true, false"),
     "quota_rpm": (None, [("10", 10)], ["0", "1.5", "x"], "1 or more"),
     "quota_tpm": (None, [("250000", 250000)], ["0", "x"], "1 or more"),
     "quota_rpd": (None, [("20", 20)], ["-1", "x"], "1 or more"),
     "quota_tpd": (None, [("1", 1)], ["0"], "1 or more"),
+    "quota_concurrency": (None, [("4", 4)], ["0", "2.5", "x"], "1 or more"),
     "quota_margin": (
         1.0,
         [("0.8", 0.8), ("1", 1.0)],
         ["0", "1.1", "nan", "x"],
         "a share above 0 and up to 1",
+    ),
+    "store": (
+        IN_MEMORY,
+        [("redis://h:1", StoreUrl.read("redis://h:1")), ("MEMORY", IN_MEMORY)],
+        ["redis+x://u:p@", "http://u:p@"],  # a text that may hold a password is not repeated
+        "memory, or redis://",
     ),
     "connect_timeout_seconds": (10.0, [("2", 2.0)], ["0", "-1", "inf", "x"], "0.001 or more"),
     "attempt_timeout_seconds": (300.0, [("2.5", 2.5)], ["0", "x"], "0.001 or more"),

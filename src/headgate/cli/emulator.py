@@ -1,9 +1,11 @@
-"""`headgate emulator`: an upstream with quotas and faults on this machine, until Ctrl-C."""
+"""`headgate emulator`: upstreams with quotas and faults on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ from headgate.cli import screen
 from headgate.cli.doors import between, guarded
 
 if TYPE_CHECKING:
-    from headgate.emulator import Emulator, EmulatorConfig, Report
+    from headgate.emulator import Emulator, EmulatorConfig, Organisation, Project, Report
 
 __all__ = ["emulator"]
 
@@ -21,7 +23,41 @@ DEFAULT_PORT = 8765
 
 # Made up, and only known to the emulator: they are shown on purpose.
 _DEFAULT_PROJECTS = {"alder": ("alder-1", "alder-2"), "birch": ("birch-1", "birch-2")}
+_DEFAULT_ORGANISATIONS = {"cedar": ("cedar-1", "cedar-2"), "dogwood": ("dogwood-1",)}
 _RPM, _TPM, _RPD = 10, 250_000, 250
+_CLAUDE_RPM, _ITPM, _OTPM = 50, 30_000, 8_000  # like a first tier's of late 2025
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two APIs: what quotas are counted against there, and which variables lead to it."""
+
+    name: str
+    group: str
+    sdk: str
+    addresses: tuple[str, str]  # of Headgate, of the SDK
+    keys: str
+    one_key: str
+
+
+_SIDES = (
+    _Side(
+        "Gemini",
+        "project",
+        "google-genai",
+        ("HEADGATE_GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
+        "GEMINI_API_KEYS",
+        "GOOGLE_API_KEY",
+    ),
+    _Side(
+        "Claude",
+        "organisation",
+        "anthropic",
+        ("HEADGATE_ANTHROPIC_BASE_URL", "ANTHROPIC_BASE_URL"),
+        "ANTHROPIC_API_KEYS",
+        "ANTHROPIC_API_KEY",
+    ),
+)
 
 Config = Annotated[
     Path | None,
@@ -31,7 +67,7 @@ Config = Annotated[
         metavar="PATH",
         exists=True,
         dir_okay=False,
-        help="Projects, quotas, faults, as TOML.",
+        help="Projects, organisations, quotas, faults, as TOML.",
     ),
 ]
 Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Address to listen on.")]
@@ -60,35 +96,53 @@ def emulator(
     show_keys: ShowKeys = False,
     as_json: JsonLines = False,
 ) -> None:
-    """Serve an emulated Gemini until Ctrl-C, then print what it saw."""
+    """Serve an emulated Gemini, Claude and Codegen until Ctrl-C, then print what they saw."""
     from headgate.emulator import Emulator, EmulatorConfig  # noqa: PLC0415 - brings the HTTP server
 
     settings = EmulatorConfig.from_toml(config) if config else default_config()
     upstream = Emulator(settings, host=host, port=port)
-    shown = settings if show_keys or config is None else None
-    asyncio.run(_serve(upstream, shown, as_json=as_json))
+    show = show_keys or config is None  # those of no file are made up
+    asyncio.run(_serve(upstream, show_keys=show, as_json=as_json))
     _hand_over(upstream.report(), report, as_json=as_json)
 
 
 def default_config() -> EmulatorConfig:
-    """Two projects with two keys each, under quotas like those of the free tier."""
-    from headgate.emulator import EmulatorConfig, Latency, Limits, Project  # noqa: PLC0415 - see above
+    """Two projects, two organisations, and a team, under limits like those of the smallest tiers."""
+    from headgate.emulator import (  # noqa: PLC0415 - see above
+        CodegenTeam,
+        EmulatorConfig,
+        Latency,
+        Limits,
+        Organisation,
+        Project,
+        TokenLimits,
+    )
 
     limits = {"*": Limits(rpm=_RPM, tpm=_TPM, rpd=_RPD)}
-    projects = [
-        Project(name, {key: f"emulated-no-secret-{key}" for key in keys}, limits)
-        for name, keys in _DEFAULT_PROJECTS.items()
+    projects = [Project(name, _made_up(keys), limits) for name, keys in _DEFAULT_PROJECTS.items()]
+    buckets = {"*": TokenLimits(rpm=_CLAUDE_RPM, itpm=_ITPM, otpm=_OTPM)}
+    organisations = [
+        Organisation(name, _made_up(keys), buckets) for name, keys in _DEFAULT_ORGANISATIONS.items()
     ]
-    return EmulatorConfig(projects=projects, latency=Latency(first_byte=0.3, per_chunk=0.05))
+    return EmulatorConfig(
+        projects=projects,
+        organisations=organisations,
+        codegen=[CodegenTeam("maple", _made_up(("maple-1",)))],
+        latency=Latency(first_byte=0.3, per_chunk=0.05),
+    )
 
 
-async def _serve(upstream: Emulator, shown: EmulatorConfig | None, *, as_json: bool) -> None:
+def _made_up(keys: Sequence[str]) -> dict[str, str]:
+    return {key: f"emulated-no-secret-{key}" for key in keys}
+
+
+async def _serve(upstream: Emulator, *, show_keys: bool, as_json: bool) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with upstream:
-        exports = _exports(upstream.base_url, shown)
+        exports = _exports(upstream, show_keys=show_keys)
         if as_json:
             screen.compact_json({"base_url": upstream.base_url, "environment": exports})
         _introduce(upstream, exports)
@@ -96,36 +150,52 @@ async def _serve(upstream: Emulator, shown: EmulatorConfig | None, *, as_json: b
         screen.end_line()
 
 
-def _exports(base_url: str, shown: EmulatorConfig | None) -> dict[str, str]:
-    exports = {"HEADGATE_GEMINI_BASE_URL": base_url, "GOOGLE_GEMINI_BASE_URL": base_url}
-    if shown is not None:
-        keys = [
-            (value, name, project.name)
-            for project in shown.projects
-            for name, value in project.keys.items()
-        ]
-        exports["GEMINI_API_KEYS"] = ",".join("|".join(entry) for entry in keys)
-        if keys:
-            exports["GOOGLE_API_KEY"] = keys[0][0]
+def _sides(config: EmulatorConfig) -> list[tuple[_Side, Sequence[Project | Organisation]]]:
+    """The APIs that somebody has keys for, and who."""
+    gemini, claude = _SIDES
+    both = ((gemini, tuple(config.projects)), (claude, tuple(config.organisations)))
+    return [(side, owners) for side, owners in both if owners]
+
+
+def _exports(upstream: Emulator, *, show_keys: bool) -> dict[str, str]:
+    exports: dict[str, str] = {}
+    for side, owners in _sides(upstream.config):
+        exports |= dict.fromkeys(side.addresses, upstream.base_url)
+        keys = [(value, name, owner.name) for owner in owners for name, value in owner.keys.items()]
+        if keys and show_keys:
+            exports[side.keys] = ",".join("|".join(entry) for entry in keys)
+            exports[side.one_key] = keys[0][0]
+    for team in upstream.config.codegen[:1]:
+        exports["CODEGEN_BASE_URL"] = f"{upstream.base_url}/v1"
+        exports["CODEGEN_ORG_ID"] = str(team.org_id)
+        if show_keys and team.keys:
+            exports["CODEGEN_API_TOKEN"] = next(iter(team.keys.values()))
     return exports
 
 
 def _introduce(upstream: Emulator, exports: dict[str, str]) -> None:
     config = upstream.config
-    keys = sum(len(project.keys) for project in config.projects)
-    screen.note(
-        f"Emulated Gemini on {upstream.base_url}: {screen.count(keys, 'key')} in "
-        f"{screen.count(len(config.projects), 'project')}."
-    )
+    for side, owners in _sides(config):
+        keys = sum(len(owner.keys) for owner in owners)
+        screen.note(
+            f"Emulated {side.name} on {upstream.base_url}: {screen.count(keys, 'key')} in "
+            f"{screen.count(len(owners), side.group)}."
+        )
     if config.minute_seconds != 60:
         screen.note(f"A minute lasts {config.minute_seconds:g} seconds here.")
-    screen.note("\nFor Headgate:")
-    for name in ("HEADGATE_GEMINI_BASE_URL", "GEMINI_API_KEYS"):
-        _export(name, exports)
-    screen.note("\nFor google-genai:")
-    for name in ("GOOGLE_GEMINI_BASE_URL", "GOOGLE_API_KEY"):
-        _export(name, exports)
-    if "GEMINI_API_KEYS" not in exports:
+    for side, _ in _sides(config):
+        ours, theirs = side.addresses
+        screen.note(f"\nFor Headgate's {side.name} client:")
+        _export(ours, exports)
+        _export(side.keys, exports)
+        screen.note(f"\nFor {side.sdk}:")
+        _export(theirs, exports)
+        _export(side.one_key, exports)
+    if config.codegen:
+        screen.note("\nFor Headgate's Codegen client:")
+        for name in ("CODEGEN_BASE_URL", "CODEGEN_ORG_ID", "CODEGEN_API_TOKEN"):
+            _export(name, exports)
+    if not {*(side.keys for side in _SIDES), "CODEGEN_API_TOKEN"} & set(exports):
         screen.note("\nThe keys are those of the configuration file; --show-keys prints them.")
     screen.note(f"\nWatch it at {upstream.base_url}/emulator/report; Ctrl-C ends it.")
 

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     REFUSED = 5
     UPSTREAM = 6
     NO_USABLE_KEY = 7
+    RUN_FAILED = 8
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -33,6 +34,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.REFUSED: "the call was refused, blocked or invalid; sending it again will not help",
     ExitCode.UPSTREAM: "the upstream or the store failed, could not be reached or took too long",
     ExitCode.NO_USABLE_KEY: "the upstream accepts none of the keys",
+    ExitCode.RUN_FAILED: "an agent run ended without success, or some of a list could not be created",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
     ExitCode.BROKEN_PIPE: "whoever read the output stopped, as `head` does",
 }
@@ -43,10 +45,16 @@ _BY_KIND: dict[str, ExitCode] = {
     "no_keys": ExitCode.CONFIGURATION,
     "quota": ExitCode.QUOTA,
     "rate_limit": ExitCode.QUOTA,
+    "bulk": ExitCode.RUN_FAILED,
+    "webhook": ExitCode.REFUSED,
+    "uncertain": ExitCode.REFUSED,
     "store": ExitCode.UPSTREAM,
     "blocked": ExitCode.REFUSED,
     "invalid": ExitCode.REFUSED,
     "model_retired": ExitCode.REFUSED,
+    "model_not_found": ExitCode.REFUSED,
+    "unsupported": ExitCode.REFUSED,
+    "too_large": ExitCode.REFUSED,
     "resource": ExitCode.REFUSED,
     "storage_quota": ExitCode.REFUSED,
     "egress": ExitCode.REFUSED,
@@ -55,6 +63,8 @@ _BY_KIND: dict[str, ExitCode] = {
     "network": ExitCode.UPSTREAM,
     "timeout": ExitCode.UPSTREAM,
     "protocol": ExitCode.UPSTREAM,
+    "busy": ExitCode.UPSTREAM,
+    "schema": ExitCode.UPSTREAM,
     "tls": ExitCode.UPSTREAM,
     "upstream": ExitCode.UPSTREAM,
     "auth": ExitCode.NO_USABLE_KEY,

@@ -11,9 +11,12 @@ import typer
 from headgate.cli import screen
 from headgate.cli.doors import AsJson, Verbose, between, guarded, stop
 from headgate.cli.exits import ExitCode
+from headgate.core.errors import NoKeysError
 
 if TYPE_CHECKING:
+    from headgate.claude import ResilientClaudeClient
     from headgate.cli.probe import Finding
+    from headgate.gemini import ResilientGeminiClient
 
 __all__ = ["keys"]
 
@@ -21,6 +24,25 @@ NO_HISTORY = (
     "Counts begin with each process, so a command on its own starts at nought: a program that runs "
     "tells its own with client.get_key_metrics(). `headgate keys --check` asks the upstream."
 )
+
+
+class Upstream(StrEnum):
+    """Whose keys."""
+
+    GEMINI = "gemini"
+    CLAUDE = "claude"
+
+
+_WHERE_FROM = {
+    Upstream.GEMINI: (
+        "a new key comes from https://aistudio.google.com/apikey, the address from "
+        "HEADGATE_GEMINI_BASE_URL."
+    ),
+    Upstream.CLAUDE: (
+        "a new key comes from the API keys page of the Claude console, the address from "
+        "HEADGATE_ANTHROPIC_BASE_URL."
+    ),
+}
 
 
 class Verb(StrEnum):
@@ -34,6 +56,15 @@ Check = Annotated[
     bool,
     typer.Option("--check", metavar="", help="Ask the upstream about each; uses no quota."),
 ]
+Provider = Annotated[
+    Upstream | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="gemini or claude; else the first of them that has keys.",
+        show_default=False,
+    ),
+]
 CheckTimeout = Annotated[
     float,
     typer.Option(
@@ -45,18 +76,18 @@ CheckTimeout = Annotated[
 @guarded
 def keys(
     action: Action = Verb.STATUS,  # noqa: ARG001 - the only one there is
+    provider: Provider = None,
     check: Check = False,
     timeout: CheckTimeout = 15.0,
     as_json: AsJson = False,
     verbose: Verbose = False,  # noqa: ARG001 - `guarded` reads it
 ) -> None:
     """Show the keys and their state, or test them with --check."""
-    from headgate.gemini import ResilientGeminiClient  # noqa: PLC0415 - `--help` need not wait for it
-
-    client = ResilientGeminiClient()
+    upstream, client = _client(provider)
     metrics = client.get_key_metrics()
+    group = "project" if upstream is Upstream.GEMINI else "organisation"
     if not check:
-        screen.data_json(metrics) if as_json else _show(metrics)
+        screen.data_json(metrics) if as_json else _show(metrics, group)
         return
     from headgate.cli.probe import probe  # noqa: PLC0415 - it needs the whole engine
 
@@ -66,24 +97,42 @@ def keys(
             key["check"] = finding.to_dict()
         screen.data_json(metrics)
     else:
-        _show_findings(metrics, findings)
+        _show_findings(metrics, findings, group)
     if not any(finding.works for finding in findings):
-        screen.error(
-            "none of the keys works. Correct what the reasons name: a new key comes from "
-            "https://aistudio.google.com/apikey, the address from HEADGATE_GEMINI_BASE_URL."
-        )
+        screen.error(f"none of the keys works. Correct what the reasons name: {_WHERE_FROM[upstream]}")
         stop(ExitCode.NO_USABLE_KEY)
 
 
-def _show(metrics: dict[str, Any]) -> None:
+def _client(
+    provider: Upstream | None,
+) -> tuple[Upstream, ResilientGeminiClient | ResilientClaudeClient]:
+    """The client of a provider. Raises `ConfigurationError`: of Gemini's where neither has a key."""
+    from headgate.claude import ResilientClaudeClient  # noqa: PLC0415 - `--help` need not wait for them
+    from headgate.gemini import NoValidKeysError, ResilientGeminiClient  # noqa: PLC0415 - likewise
+
+    if provider is Upstream.CLAUDE:
+        return Upstream.CLAUDE, ResilientClaudeClient()
+    try:
+        return Upstream.GEMINI, ResilientGeminiClient()
+    except NoValidKeysError:
+        if provider is Upstream.GEMINI:
+            raise
+        try:
+            return Upstream.CLAUDE, ResilientClaudeClient()
+        except NoKeysError:
+            pass
+        raise
+
+
+def _show(metrics: dict[str, Any], group: str) -> None:
     right = ("#", "requests", "errors %")
-    table = screen.table("#", "key", "project", "state", *right[1:], "exhausted until", right=right)
+    table = screen.table("#", "key", group, "state", *right[1:], "exhausted until", right=right)
     for index, key in enumerate(metrics["keys"]):
         numbers = key["metrics"]
         table.add_row(
             str(index),
             key["name"],
-            key["project"] or "–",
+            key[group] or "–",
             key["status"],
             str(numbers["total_requests"]),
             str(numbers["error_rate"]),
@@ -94,15 +143,15 @@ def _show(metrics: dict[str, Any]) -> None:
     screen.note(f"\nRotation is {rotation}. {NO_HISTORY}", style=screen.QUIET)
 
 
-def _show_findings(metrics: dict[str, Any], findings: list[Finding]) -> None:
+def _show_findings(metrics: dict[str, Any], findings: list[Finding], group: str) -> None:
     from rich.text import Text  # noqa: PLC0415 - tables alone need it
 
     colours = {"ok": screen.GOOD, "limited": screen.WARN, "invalid": screen.BAD}
-    table = screen.table("#", "key", "project", "check", "ms", "reason", right=("#", "ms"))
+    table = screen.table("#", "key", group, "check", "ms", "reason", right=("#", "ms"))
     for index, (key, finding) in enumerate(zip(metrics["keys"], findings, strict=True)):
         state = Text(finding.state, style=colours.get(finding.state, screen.WARN))
         milliseconds = f"{finding.seconds * 1000:.0f}"
         table.add_row(
-            str(index), key["name"], key["project"] or "–", state, milliseconds, Text(finding.reason)
+            str(index), key["name"], key[group] or "–", state, milliseconds, Text(finding.reason)
         )
     screen.show(table)

@@ -9,11 +9,17 @@ import typer
 
 from headgate.cli import screen
 from headgate.cli.ask import ask
+from headgate.cli.codegen_bulk import bulk
+from headgate.cli.codegen_listen import webhook_listen
+from headgate.cli.codegen_runs import list_runs, logs, wait
+from headgate.cli.codegen_runs import run as run_agent
 from headgate.cli.config import check
 from headgate.cli.demo.command import demo
 from headgate.cli.embed import embed
 from headgate.cli.emulator import emulator
 from headgate.cli.keys import keys
+from headgate.cli.models import check as check_models
+from headgate.cli.models import info, list_models, recommend
 
 __all__ = ["app", "run"]
 
@@ -34,11 +40,41 @@ EXAMPLES = {
         'headgate embed "A text" "Another"',
         "headgate embed --dimensions 256 < lines.txt > vectors.jsonl",
     ),
-    "keys": ("headgate keys", "headgate keys --check", "headgate keys --json"),
+    "keys": (
+        "headgate keys",
+        "headgate keys --check",
+        "headgate keys --provider claude",
+        "headgate keys --json",
+    ),
     "emulator": (
         "headgate emulator",
         "headgate emulator --config quotas.toml --report seen.json",
         "headgate emulator --port 0 --json",
+    ),
+    "codegen run": (
+        'headgate codegen run "Fix the flaky test" --repo 42 --wait',
+        "headgate codegen run - --json < task.md",
+    ),
+    "codegen wait": ("headgate codegen wait 1001 --logs", "headgate codegen wait 1001 --json"),
+    "codegen logs": ("headgate codegen logs 1001 --follow", "headgate codegen logs 1001 --json"),
+    "codegen list": ("headgate codegen list", "headgate codegen list --limit 200 --json"),
+    "codegen bulk": (
+        "headgate codegen bulk tasks.txt --journal tasks.journal",
+        "headgate codegen bulk tasks.jsonl --workers 3 --json",
+    ),
+    "codegen webhook-listen": (
+        "headgate codegen webhook-listen",
+        "headgate codegen webhook-listen --port 9000 --json",
+    ),
+    "models list": ("headgate models list", "headgate models list --all --json"),
+    "models info": ("headgate models info gemini-flash-latest", "headgate models info MODEL --json"),
+    "models recommend": (
+        'headgate models recommend "summarise long documents"',
+        "headgate models recommend coding --needs function_calling --budget 0.003",
+    ),
+    "models check": (
+        "headgate models check gemini-3.8-flash",
+        "headgate models check MODEL ANOTHER --probe --json",
     ),
     "demo": ("headgate demo", "headgate demo --json 2>/dev/null"),
     "check": ("headgate config check", "headgate config check --json"),
@@ -74,6 +110,34 @@ _config = typer.Typer(name="config", help="Explain and check the configuration."
 _config.command("check", epilog=_epilog("check"))(check)
 _config.callback()(lambda: None)  # without one, typer makes a lone command the whole
 app.add_typer(_config)
+
+_models = typer.Typer(
+    name="models", help="What models there are, what they cost, and which suits.", no_args_is_help=True
+)
+for _name, _ask in (
+    ("list", list_models),
+    ("info", info),
+    ("recommend", recommend),
+    ("check", check_models),
+):
+    _models.command(_name, epilog=_epilog(f"models {_name}"))(_ask)
+_models.command("validate", hidden=True, epilog=_epilog("models check"))(check_models)
+app.add_typer(_models)
+
+_codegen = typer.Typer(
+    name="codegen", help="Agent runs of the Codegen API: start, wait, read, many at once.",
+    no_args_is_help=True,
+)  # fmt: skip
+for _name, _agents in (
+    ("run", run_agent),
+    ("wait", wait),
+    ("logs", logs),
+    ("list", list_runs),
+    ("bulk", bulk),
+    ("webhook-listen", webhook_listen),
+):
+    _codegen.command(_name, epilog=_epilog(f"codegen {_name}"))(_agents)
+app.add_typer(_codegen)
 
 
 def _version(wanted: bool) -> None:

@@ -8,10 +8,12 @@ from enum import StrEnum
 
 from headgate.core.call import Key
 from headgate.core.outcome import Booking, Kind, Outcome
-from headgate.core.ports import Clock, Request, Transport, TransportError
+from headgate.core.ports import Clock, Provider, Request, Transport, TransportError
 from headgate.policy.redaction import redact
+from headgate.providers.anthropic import AnthropicProvider
 from headgate.providers.gemini import API_VERSION, GeminiProvider
 from headgate.transport.http import HttpTransport
+from headgate.wiring.claude import ClaudeSettings
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.settings import GeminiSettings
 
@@ -52,7 +54,7 @@ class Finding:
 
 
 async def probe(
-    settings: GeminiSettings,
+    settings: GeminiSettings | ClaudeSettings,
     timeout: float,
     *,
     transport: Transport | None = None,
@@ -62,8 +64,7 @@ async def probe(
     clock = clock or SystemClock()
     outside = transport or HttpTransport(clock)
     places = asyncio.Semaphore(_AT_A_TIME)
-    provider = GeminiProvider(settings.base_url)
-    request = Request("GET", f"{settings.base_url}/{API_VERSION}/models?pageSize=1", {}, b"")
+    provider, request = _list_of_one(settings)
 
     async def one(key: Key) -> Finding:
         async with places:
@@ -80,8 +81,18 @@ async def probe(
     return [task.result() for task in tasks]
 
 
+def _list_of_one(settings: GeminiSettings | ClaudeSettings) -> tuple[Provider, Request]:
+    """Who is asked, and for what."""
+    if isinstance(settings, GeminiSettings):
+        url = f"{settings.base_url}/{API_VERSION}/models?pageSize=1"
+        return GeminiProvider(settings.base_url), Request("GET", url, {}, b"")
+    headers = {"anthropic-version": settings.version}
+    url = f"{settings.base_url}/v1/models?limit=1"
+    return AnthropicProvider(settings.base_url, settings.version), Request("GET", url, headers, b"")
+
+
 async def _ask(
-    provider: GeminiProvider, transport: Transport, request: Request, key: Key, deadline: float
+    provider: Provider, transport: Transport, request: Request, key: Key, deadline: float
 ) -> Outcome:
     try:
         exchange = await transport.open(request, provider.credential(key), deadline)
@@ -94,7 +105,8 @@ async def _ask(
     if exchange.status != 200:
         return provider.read_error(exchange.status, exchange.headers, body)
     if not body.lstrip().startswith(b"{"):  # a proxy's page greets with 200 as well
-        return Outcome(Kind.PROTOCOL, "The answer is no model list; is this the Gemini API?", 200)
+        api = provider.name.capitalize()
+        return Outcome(Kind.PROTOCOL, f"The answer is no model list; is this the {api} API?", 200)
     return Outcome(Kind.SUCCESS, status=200)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from headgate.core.buckets import Ask, Verdict
-from headgate.core.call import Call, Chunk, Key, Reply
+from headgate.core.call import Call, Chunk, Key, Part, Reply, Usage
 from headgate.core.outcome import Outcome
-from headgate.core.quota import Batch, BatchReply, Limit
+from headgate.core.quota import Batch, BatchReply, Costs, Limit
 from headgate.core.records import AttemptRecord, CallRecord, WaitRecord
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Provider",
     "QuotaStore",
     "Request",
+    "Tariff",
     "Transport",
     "TransportError",
     "UsageDays",
@@ -71,7 +72,7 @@ class TransportError(Exception):
     """The exchange broke off: no answer, or not a whole one. Holds no credential.
 
     Attributes:
-        outcome: NETWORK, TIMEOUT, TLS or PROTOCOL, with a sentence that says what happened.
+        outcome: NETWORK, TIMEOUT, TLS, PROTOCOL or LATE, with a sentence that says what happened.
         sent: whether any byte of the request may have reached the upstream.
     """
 
@@ -106,11 +107,20 @@ class Transport(Protocol):
     """Sockets, no wire formats. Follows no redirect, adds no header, decodes no body."""
 
     async def open(
-        self, request: Request, credential: Mapping[str, str], deadline: float | None
+        self,
+        request: Request,
+        credential: Mapping[str, str],
+        deadline: float | None,
+        *,
+        not_after: float | None = None,
     ) -> Exchange:
         """Send the request with the credential's headers and return once the answer's head is in.
 
-        `deadline` is in `Clock.monotonic` seconds and also bounds what is read from the exchange.
+        Args:
+            deadline: in `Clock.monotonic` seconds; it also bounds what is read from the exchange.
+            not_after: when the connection is in hand only after this instant, in the same seconds,
+                nothing is sent: a `TransportError` of kind LATE. The connection is kept for the next.
+
         Raises `TransportError`. Cancelling it closes the connection at once.
         """
 
@@ -137,8 +147,27 @@ class Provider(Protocol):
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         """What an answer with another status means."""
 
+    def named_limits(self, headers: Mapping[str, str]) -> tuple[Limit, ...]:
+        """The quotas that the headers of a 200 name for the key's domain and the model."""
+
     def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
         """A streamed answer piece by piece; an `Outcome` ends one that failed. Closes `events`."""
+
+
+class Tariff(Protocol):
+    """What a provider's quotas count of a call. Each provider counts in its own way."""
+
+    def prompt(self, call: Call) -> tuple[Part, ...]:
+        """All of a call that is counted as input, for an estimate of its tokens."""
+
+    def cached(self, call: Call) -> bool:
+        """Whether some of the prompt may come from a cache and not be counted."""
+
+    def most_output(self, call: Call) -> int | None:
+        """The longest answer in tokens; None where the call sets no bound."""
+
+    def counted(self, usage: Usage) -> Costs:
+        """The tokens that quotas count of an attempt: input, output and total."""
 
 
 class QuotaStore(Protocol):

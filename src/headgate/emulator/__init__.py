@@ -10,6 +10,7 @@ the configuration file, the faults and the report.
 """
 
 from headgate.emulator.anthropic_config import Organisation, TokenLimits
+from headgate.emulator.codegen_config import CodegenTeam
 from headgate.emulator.config import EmulatorConfig, Fault, Latency, Limits, Model, Project
 from headgate.emulator.report import (
     Counts,
@@ -23,6 +24,7 @@ from headgate.emulator.server import Emulator, serve_forever
 from headgate.emulator.threaded import InThread
 
 __all__ = [
+    "CodegenTeam",
     "Counts",
     "Emulator",
     "EmulatorConfig",

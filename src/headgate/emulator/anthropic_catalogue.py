@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from headgate.emulator.anthropic_errors import Refused, invalid
+from headgate.emulator.anthropic_errors import invalid
+from headgate.emulator.errors import Refused
 
 __all__ = ["ClaudeCatalogue", "ClaudeModel", "described", "page"]
 

@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from headgate.emulator.problems import check_key_names
+
 __all__ = ["Organisation", "TokenLimits"]
 
 KeyState: TypeAlias = Literal["ok", "invalid", "forbidden"]
@@ -57,11 +59,7 @@ class Organisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry_after_share: float = 0.06
 
     def __post_init__(self) -> None:
-        for field in ("denied", "key_states"):
-            for name in getattr(self, field):
-                if name not in self.keys:
-                    known = ", ".join(sorted(self.keys)) or "none"
-                    raise ValueError(f"`{field}` names the key `{name}`; allowed: {known}")
+        check_key_names(self.keys, denied=self.denied, key_states=self.key_states)
         if not 0.0 <= self.retry_after_share <= 1.0:
             raise ValueError(f"`retry_after_share` is {self.retry_after_share}; allowed: 0 to 1")
 

@@ -10,7 +10,7 @@ from typing import Any
 from headgate.emulator.errors import Shortage
 from headgate.emulator.vocabulary import CLAUDE_ALIASES, CLAUDE_ERRORS
 
-__all__ = ["ClaudeRefusal", "Refused", "invalid", "known", "too_many"]
+__all__ = ["ClaudeRefusal", "invalid", "known", "too_many"]
 
 _WORDS = {"rpm": "requests", "itpm": "input tokens", "otpm": "output tokens"}
 
@@ -39,14 +39,6 @@ class ClaudeRefusal:
         if self.bare:
             return {"error": self.error}
         return {"type": "error", "error": self.error, "request_id": request_id}
-
-
-class Refused(Exception):  # noqa: N818 - it is a signal, not an error
-    """The request is answered with an error body."""
-
-    def __init__(self, refusal: ClaudeRefusal) -> None:
-        super().__init__(refusal.reason)
-        self.refusal = refusal
 
 
 def known(kind: str, values: Mapping[str, str], reason: str | None = None) -> ClaudeRefusal:

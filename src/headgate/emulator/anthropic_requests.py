@@ -10,7 +10,8 @@ from aiohttp import web
 
 from headgate.emulator import structure
 from headgate.emulator.anthropic_catalogue import ClaudeModel
-from headgate.emulator.anthropic_errors import Refused, invalid, known
+from headgate.emulator.anthropic_errors import invalid, known
+from headgate.emulator.errors import Refused
 
 __all__ = ["VERSIONS", "body", "check_message", "check_version"]
 

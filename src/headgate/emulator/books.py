@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from headgate.emulator.anthropic_config import Organisation, TokenLimits
+from headgate.emulator.codegen_desk import Seat
 from headgate.emulator.config import EmulatorConfig, Limits, Model, Project
 from headgate.emulator.errors import Shortage
 from headgate.emulator.quotas import Quota, build
@@ -48,7 +49,7 @@ class Level:
 class Entry:
     """One request while it is served. Close it once; that decides what it counts as."""
 
-    account: Account | Member | None
+    account: Account | Member | Seat | None
     model: str = "-"
     tokens_in: int = 0
     tokens_out: int = 0
@@ -106,6 +107,9 @@ class Books:
         for project in self._config.projects:
             keys = {name: KeyReport() for name in project.keys}
             self._report.projects[project.name] = ProjectReport(keys=keys)
+        for team in self._config.codegen:
+            keys = {name: KeyReport() for name in team.keys}
+            self._report.codegen[team.name] = ProjectReport(keys=keys)
         for organisation in self._config.organisations:
             keys = {name: KeyReport() for name in organisation.keys}
             self._report.organisations[organisation.name] = ProjectReport(keys=keys)
@@ -218,7 +222,7 @@ class Books:
 
     # ── counts ───────────────────────────────────────────────────────────────
 
-    def opened(self, account: Account | Member | None) -> Entry:
+    def opened(self, account: Account | Member | Seat | None) -> Entry:
         """A request came in."""
         entry = Entry(account)
         self._open.add(id(entry))
@@ -295,7 +299,9 @@ class Books:
         yield owner.totals
         yield owner.keys[entry.account.key].totals
 
-    def _owner(self, account: Account | Member) -> ProjectReport:
+    def _owner(self, account: Account | Member | Seat) -> ProjectReport:
+        if isinstance(account, Seat):
+            return self._report.codegen[account.team.name]
         if isinstance(account, Member):
             return self._report.organisations[account.organisation.name]
         return self._report.projects[account.project.name]

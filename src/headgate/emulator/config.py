@@ -14,13 +14,16 @@ import msgspec
 
 from headgate.core.errors import ConfigurationError
 from headgate.emulator.anthropic_config import Organisation
-from headgate.emulator.problems import describe
+from headgate.emulator.codegen_config import CodegenTeam
+from headgate.emulator.problems import check_key_names, describe
 from headgate.emulator.vocabulary import (
     ALIASES,
     BEHAVIOURS,
     CLAUDE_ALIASES,
     CLAUDE_ERROR_IDS,
     CLAUDE_METHODS,
+    CODEGEN_FAULTS,
+    CODEGEN_METHODS,
     ERROR_IDS,
     METHODS,
 )
@@ -100,11 +103,7 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prepaid_empty: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("denied", "key_states"):
-            for name in getattr(self, field):
-                if name not in self.keys:
-                    known = ", ".join(sorted(self.keys)) or "none"
-                    raise ValueError(f"`{field}` names the key `{name}`; allowed: {known}")
+        check_key_names(self.keys, denied=self.denied, key_states=self.key_states)
 
     def __repr__(self) -> str:
         names = ", ".join(self.keys)
@@ -175,13 +174,15 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     charge: bool | None = None
 
     def __post_init__(self) -> None:
-        named = dict.fromkeys((*ALIASES, *CLAUDE_ALIASES, *ERROR_IDS, *CLAUDE_ERROR_IDS))
+        named = dict.fromkeys(
+            (*ALIASES, *CLAUDE_ALIASES, *CODEGEN_FAULTS, *ERROR_IDS, *CLAUDE_ERROR_IDS)
+        )
         allowed = (*BEHAVIOURS, *named)
         if self.kind not in allowed:
             raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(allowed)}")
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"`probability` is {self.probability}; allowed: 0 to 1")
-        methods = (*METHODS, *CLAUDE_METHODS)
+        methods = (*METHODS, *CLAUDE_METHODS, *CODEGEN_METHODS)
         if self.method is not None and self.method not in methods:
             raise ValueError(f"`method` is {self.method!r}; allowed: {', '.join(methods)}")
         if min(self.start, self.skip, self.after, self.seconds) < 0:
@@ -246,6 +247,7 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         retire_models: apply the shutdown dates of models.
         models: more Gemini models, or other facts about known ones.
         organisations: who may call the Anthropic surface, and how much.
+        codegen: teams that may call the Codegen surface, and how much.
     """
 
     projects: list[Project] = []
@@ -265,13 +267,15 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     retire_models: bool = True
     models: list[Model] = []
     organisations: list[Organisation] = []
+    codegen: list[CodegenTeam] = []
 
     def __post_init__(self) -> None:
         if self.minute_seconds <= 0 or self.day_seconds <= 0:
             raise ValueError("`minute_seconds` and `day_seconds`; allowed: more than 0")
         _no_repeats("project names", [p.name for p in self.projects])
         _no_repeats("organisation names", [o.name for o in self.organisations])
-        for owners in (self.projects, self.organisations):
+        _no_repeats("team names", [team.name for team in self.codegen])
+        for owners in (self.projects, self.organisations, self.codegen):
             _no_repeats("key names", [k for owner in owners for k in owner.keys])
             values = [v for owner in owners for v in owner.keys.values()]
             if len(set(values)) != len(values):

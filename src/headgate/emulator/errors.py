@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from headgate.emulator.chance import Chance
 from headgate.emulator.vocabulary import ALIASES, ERRORS
@@ -28,6 +28,24 @@ _EXCEEDED = (
     "information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits."
 )
 _MONITOR = " To monitor your current usage, head to: https://ai.dev/rate-limit. "
+
+
+class _Error(Protocol):
+    """An answer that is an error; `reason` is what the report counts it under."""
+
+    @property
+    def reason(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Error)
+
+
+class Refused(Exception, Generic[R]):  # noqa: N818 - it is a signal, not an error
+    """The request is answered with an error body."""
+
+    def __init__(self, refusal: R) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
 
 
 @dataclass(frozen=True)

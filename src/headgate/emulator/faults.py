@@ -14,6 +14,8 @@ from headgate.emulator.vocabulary import (
     CLAUDE_ALIASES,
     CLAUDE_ERROR_IDS,
     CLAUDE_METHODS,
+    CODEGEN_FAULTS,
+    CODEGEN_METHODS,
     ERROR_IDS,
     GEMINI_BEHAVIOURS,
     STREAM_BEHAVIOURS,
@@ -95,7 +97,7 @@ class FaultPlan:
 def _matches(fault: Fault, visit: Visit) -> bool:
     if visit.at < fault.start or (fault.end is not None and visit.at >= fault.end):
         return False
-    if not _is_of_wire(fault.kind, claude=visit.method in CLAUDE_METHODS):
+    if not _is_of_wire(fault.kind, visit.method):
         return False
     if fault.kind in STREAM_BEHAVIOURS and visit.method not in _STREAMS:
         return False
@@ -107,8 +109,11 @@ def _matches(fault: Fault, visit: Visit) -> bool:
     return all(expected is None or expected == actual for expected, actual in wanted)
 
 
-def _is_of_wire(kind: str, *, claude: bool) -> bool:
+def _is_of_wire(kind: str, method: str) -> bool:
     """Whether the surface that is asked has such a fault."""
+    if method in CODEGEN_METHODS:
+        return kind in CODEGEN_FAULTS or (kind in BEHAVIOURS and kind not in _CANDIDATE_KINDS)
+    claude = method in CLAUDE_METHODS
     if kind in BEHAVIOURS:
         return not claude or kind not in GEMINI_BEHAVIOURS
     return kind in ((*CLAUDE_ALIASES, *CLAUDE_ERROR_IDS) if claude else (*ALIASES, *ERROR_IDS))

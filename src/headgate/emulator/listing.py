@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headgate.emulator.config import Model
-from headgate.emulator.errors import bad_request
-from headgate.emulator.requests import Refused
+from headgate.emulator.errors import Refused, bad_request
 
 __all__ = ["described", "page"]
 
@@ -26,7 +25,7 @@ def page(models: Sequence[tuple[str, Model]], query: Mapping[str, str]) -> dict[
     try:
         size = min(int(query.get("pageSize") or query.get("page_size") or _PAGE), _LARGEST_PAGE)
         token = query.get("pageToken") or query.get("page_token") or ""
-        start = int(base64.urlsafe_b64decode(token.encode())) if token else 0
+        start = int(base64.b64decode(token.encode(), altchars=b"-_", validate=True)) if token else 0
     except ValueError:
         raise Refused(bad_request("Invalid page size or page token.")) from None
     size = size if size > 0 else _PAGE

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
-__all__ = ["describe"]
+__all__ = ["check_key_names", "describe"]
 
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<place>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.(?P<name>\w+)|\[[^\]]*\]")
 _UNKNOWN = "Object contains unknown field"
+
+
+def check_key_names(keys: Collection[str], **fields: Collection[str]) -> None:
+    """Raise `ValueError` if a field names a key that there is not.
+
+    Args:
+        keys: the names there are.
+        fields: by name, the names that each of them holds.
+    """
+    for field, names in fields.items():
+        for name in names:
+            if name not in keys:
+                known = ", ".join(sorted(keys)) or "none"
+                raise ValueError(f"`{field}` names the key `{name}`; allowed: {known}")
 
 
 def describe(error: msgspec.ValidationError, root: type[Any], source: str) -> str:

@@ -91,7 +91,8 @@ class Report(msgspec.Struct, kw_only=True):
         totals: of everything, unknown keys included.
         projects: by name.
         organisations: those of the Anthropic surface, by name; their models are model classes.
-        unknown: requests whose key belongs to no project and no organisation.
+        codegen: teams of the Codegen surface, by name; their models are operations.
+        unknown: requests whose key belongs to nobody.
     """
 
     seconds: float = 0.0
@@ -99,6 +100,7 @@ class Report(msgspec.Struct, kw_only=True):
     totals: Counts = msgspec.field(default_factory=Counts)
     projects: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
     organisations: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
+    codegen: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
     unknown: Counts = msgspec.field(default_factory=Counts)
 
     def to_dict(self) -> dict[str, Any]:

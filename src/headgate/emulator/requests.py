@@ -11,23 +11,15 @@ from aiohttp import web
 
 from headgate.emulator import schema, structure, tokens
 from headgate.emulator.config import EmulatorConfig, Model
-from headgate.emulator.errors import Refusal, bad_request, recorded, unknown_fields
+from headgate.emulator.errors import Refusal, Refused, bad_request, recorded, unknown_fields
 from headgate.emulator.replies import response_schema, signature_is_ours
 
-__all__ = ["Refused", "body", "check_embed", "check_generate", "countable"]
+__all__ = ["body", "check_embed", "check_generate", "countable"]
 
 _LARGEST = {"BatchEmbedContentsRequest": 4_194_304, "EmbedContentRequest": 4_194_304}
 _LARGEST_OTHER = 20_971_520
 _DUMMY_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 _FILE = re.compile(r"/files/([\w-]+)")
-
-
-class Refused(Exception):  # noqa: N818 - it is a signal, not an error
-    """The request is answered with an error body."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.reason)
-        self.refusal = refusal
 
 
 async def body(request: web.BaseRequest, message: str, *, strict: bool) -> dict[str, Any]:

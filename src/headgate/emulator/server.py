@@ -22,6 +22,7 @@ from headgate.emulator.pace import Pace
 from headgate.emulator.problems import describe
 from headgate.emulator.report import Report
 from headgate.emulator.surface_anthropic import AnthropicSurface, is_anthropic
+from headgate.emulator.surface_codegen import CodegenDelivery, CodegenSurface, is_codegen
 from headgate.emulator.surface_gemini import GeminiSurface
 from headgate.emulator.threaded import InThread
 from headgate.wiring.clock import SystemClock
@@ -72,6 +73,7 @@ class Emulator:
         self._claude = AnthropicSurface(
             self.config, self._books, self._faults, seeded(self.config.seed, "notices"), self
         )
+        self.codegen = CodegenSurface(self.config, self._books, self._faults, self._clock, self)
         self._runner: web.ServerRunner | None = None
         self._stopping = asyncio.Event()
         self._serving: set[asyncio.Task[Any] | None] = set()
@@ -112,6 +114,7 @@ class Emulator:
         if runner is None:
             return
         self._stopping.set()
+        await self.codegen.sender.stop()
         serving = [task for task in self._serving if task is not None]
         for task in serving:
             task.cancel()
@@ -156,6 +159,7 @@ class Emulator:
         self._books.reset(self.life())
         self._faults.clear()
         self._claude.reset()
+        self.codegen.reset()
 
     def script(self, kind: str, *, times: int = 1, **where: Any) -> None:
         """Let the next matching requests meet a fault, after those scripted before.
@@ -184,6 +188,8 @@ class Emulator:
             outside = (request, self._clock, self._pace, self._stopping, self.now())
             if is_anthropic(request):
                 return await self._claude.serve(request, ClaudeDelivery(*outside))
+            if is_codegen(request):
+                return await self.codegen.serve(request, CodegenDelivery(*outside))
             return await self._surface.serve(request, Delivery(*outside))
         except ConnectionError:  # the client went away in the middle of a write
             return web.Response()

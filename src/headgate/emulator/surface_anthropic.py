@@ -8,25 +8,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
 from headgate.emulator import anthropic_replies, anthropic_requests
 from headgate.emulator.anthropic_catalogue import ClaudeCatalogue, ClaudeModel, described, page
 from headgate.emulator.anthropic_delivery import ClaudeDelivery, encoded
-from headgate.emulator.anthropic_errors import Refused, invalid, known, too_many
+from headgate.emulator.anthropic_errors import ClaudeRefusal, invalid, known, too_many
 from headgate.emulator.anthropic_prompt import PromptCache, Spent, read_prompt
 from headgate.emulator.books import Books, Entry, Level, Member
 from headgate.emulator.chance import Chance
 from headgate.emulator.config import EmulatorConfig, Fault
 from headgate.emulator.delivery import Broken
+from headgate.emulator.errors import Refused
 from headgate.emulator.faults import FaultPlan, Visit, touches_answer
+from headgate.emulator.surface import BEFORE_ANSWER, Age, Surface
 
 __all__ = ["AnthropicSurface", "is_anthropic"]
 
 _PATH = re.compile(r"/v1/(messages|messages/count_tokens|models(?:/([^/]+))?)/?")
-_BEFORE_ANSWER = ("reset", "close", "stall", "html")
 _KEY_STATES = {"invalid": "claude-401-key", "forbidden": "claude-403-permission"}
 _SPENDING = {
     "tier_cap": "spend_cap",
@@ -37,16 +38,6 @@ _SPENDING = {
 _HEADER_NAMES = {"rpm": "requests", "itpm": "input-tokens", "otpm": "output-tokens"}
 _ROUNDING = 1_000  # of remaining tokens
 _LONGEST_NOTICE = 59  # seconds that `retry-after` on a good answer names at most
-
-
-class Age(Protocol):
-    """The upstream's own time."""
-
-    def now(self) -> float:
-        """Unix time in seconds."""
-
-    def life(self) -> float:
-        """Seconds since the emulator was made."""
 
 
 @dataclass
@@ -68,17 +59,13 @@ def is_anthropic(request: web.BaseRequest) -> bool:
     return request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
 
 
-class AnthropicSurface:
+class AnthropicSurface(Surface[_Exchange, ClaudeRefusal]):
     """Answers requests to `/v1/messages…` and, for Anthropic's clients, `/v1/models…`."""
 
     def __init__(
         self, config: EmulatorConfig, books: Books, faults: FaultPlan, chance: Chance, age: Age
     ) -> None:
-        self._config = config
-        self._books = books
-        self._faults = faults
-        self._chance = chance
-        self._age = age
+        super().__init__(config, books, faults, chance, age)
         self._catalogue = ClaudeCatalogue(retire=config.retire_models)
         self._cache = PromptCache()
         self._serial = 0
@@ -95,24 +82,11 @@ class AnthropicSurface:
         member = self._books.member(value)
         entry = self._books.opened(member)
         exchange = _Exchange(request, _method(request), entry, delivery, member)
-        delivery.on_end = partial(self._books.answered, entry)
-        delivery.on_fault = partial(self._books.failed, entry)
-        try:
-            return await self._answered(exchange, value)
-        except Refused as refused:
-            self._give_back(exchange)
-            delivery.on_end = partial(self._books.refused, entry, refused.refusal.reason)
-            self._show_limits(exchange)
-            return await delivery.refuse_claude(refused.refusal)
-        except Broken as broken:
-            return broken.response
-        except ConnectionError:  # the client went away in the middle of a write
-            raise
-        except Exception:  # a bug of the emulator's own: aiohttp logs it and answers a bare 500
-            self._books.refused(entry, "emulator_error")
-            raise
-        finally:  # closed already, unless the client went away
-            self._books.aborted(entry)
+        return await self._conduct(exchange, self._answered(exchange, value))
+
+    async def _refuse(self, exchange: _Exchange, refusal: ClaudeRefusal) -> web.StreamResponse:
+        self._show_limits(exchange)
+        return await exchange.delivery.refuse_claude(refusal)
 
     async def _answered(self, exchange: _Exchange, value: str) -> web.StreamResponse:
         if not value:
@@ -154,33 +128,26 @@ class AnthropicSurface:
         resolved = self._catalogue.resolve(exchange.values["model"], self._age.now())
         if resolved is not None:
             exchange.model, exchange.entry.model = resolved, resolved.id
-        if fault.kind in _BEFORE_ANSWER:
+        if fault.kind in BEFORE_ANSWER:
             await exchange.delivery.before(fault)
         self._show_limits(exchange)
         exchange.delivery.on_end = exchange.delivery.on_fault
         raise Broken(await exchange.delivery.refuse_claude(known(fault.kind, exchange.values)))
 
-    def _check_standing(self, exchange: _Exchange, member: Member) -> None:
-        """What is wrong with the key, what the organisation owes."""
+    def _check_key(self, member: Member) -> None:
+        """What is wrong with the key or with where it is used."""
         state = member.organisation.key_states.get(member.key, "ok")
         if state != "ok":
             raise Refused(known(_KEY_STATES[state], {}, f"{state}_key"))
         if self._config.location_blocked:
             raise Refused(known("location", {}, "location"))
+
+    def _check_standing(self, exchange: _Exchange, member: Member) -> None:
+        """What is wrong with the key, what the organisation owes."""
+        self._check_key(member)
         spend = member.organisation.spend
         if spend != "ok":
             raise Refused(known(_SPENDING[spend], exchange.values, "spend"))
-
-    def _give_back(self, exchange: _Exchange) -> None:
-        if exchange.fault is not None and not self._faults.is_configured(exchange.fault):
-            self._faults.give_back(exchange.fault)
-
-    def _injected(self, exchange: _Exchange) -> Fault | None:
-        """The fault an answer is to suffer."""
-        fault, exchange.fault = exchange.fault, None
-        if fault is not None:
-            self._books.injected(exchange.entry, fault.kind)
-        return fault
 
     # ── what is asked ────────────────────────────────────────────────────────
 
@@ -220,6 +187,7 @@ class AnthropicSurface:
         match = _PATH.fullmatch(exchange.request.path)
         name = match[2] if match else None
         await self._meet_fault(exchange, member, name or "")
+        self._check_key(member)
         if name is None:
             shown = page(self._catalogue.listed(self._age.now()), exchange.request.query)
         else:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
@@ -16,10 +16,10 @@ from headgate.emulator.catalogue import Catalogue
 from headgate.emulator.chance import Chance
 from headgate.emulator.config import EmulatorConfig, Fault, Model
 from headgate.emulator.delivery import Broken, Delivery
-from headgate.emulator.errors import Refusal, quota_refusal, recorded
+from headgate.emulator.errors import Refusal, Refused, quota_refusal, recorded
 from headgate.emulator.faults import FaultPlan, Visit, touches_answer
 from headgate.emulator.listing import described, page
-from headgate.emulator.requests import Refused
+from headgate.emulator.surface import BEFORE_ANSWER, Age, Surface
 
 __all__ = ["GeminiSurface", "Route", "route"]
 
@@ -45,16 +45,6 @@ _KEY_STATES = {
     "service_blocked": "403-service-blocked",
     "referer": "403-referer",
 }
-
-
-class Age(Protocol):
-    """The upstream's own time."""
-
-    def now(self) -> float:
-        """Unix time in seconds."""
-
-    def life(self) -> float:
-        """Seconds since the emulator was made."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +100,13 @@ class _Exchange:
         raise LookupError("asked for the account of a request whose key nobody knows")
 
 
-class GeminiSurface:
+class GeminiSurface(Surface[_Exchange, Refusal]):
     """Answers requests to `/v1…/models…`."""
 
     def __init__(
-        self,
-        config: EmulatorConfig,
-        books: Books,
-        faults: FaultPlan,
-        chance: Chance,
-        age: Age,
+        self, config: EmulatorConfig, books: Books, faults: FaultPlan, chance: Chance, age: Age
     ) -> None:
-        self._config = config
-        self._books = books
-        self._faults = faults
-        self._chance = chance
-        self._age = age
+        super().__init__(config, books, faults, chance, age)
         self._catalogue = Catalogue(config)
         self._serial = 0
 
@@ -139,25 +120,10 @@ class GeminiSurface:
             delivery,
             value,
         )
-        entry = exchange.entry
-        delivery.on_end = lambda: self._books.answered(entry)
-        delivery.on_fault = lambda: self._books.failed(entry)
-        try:
-            return await self._answered(exchange, credentials)
-        except Refused as refused:
-            self._give_back(exchange)
-            reason = refused.refusal.reason
-            delivery.on_end = lambda: self._books.refused(entry, reason)
-            return await delivery.refuse(refused.refusal, wrapped=_list_wrapped(exchange))
-        except Broken as broken:
-            return broken.response
-        except ConnectionError:  # the client went away in the middle of a write
-            raise
-        except Exception:  # a bug of the emulator's own: aiohttp logs it and answers a bare 500
-            self._books.refused(entry, "emulator_error")
-            raise
-        finally:  # closed already, unless the client went away
-            self._books.aborted(entry)
+        return await self._conduct(exchange, self._answered(exchange, credentials))
+
+    async def _refuse(self, exchange: _Exchange, refusal: Refusal) -> web.StreamResponse:
+        return await exchange.delivery.refuse(refusal, wrapped=_list_wrapped(exchange))
 
     async def _answered(self, exchange: _Exchange, credentials: int) -> web.StreamResponse:
         self._check_credentials(exchange, credentials)
@@ -218,17 +184,13 @@ class GeminiSurface:
         )
         if resolved is not None:
             exchange.entry.model = resolved.id
-        if fault.kind in ("reset", "close", "stall", "html"):
+        if fault.kind in BEFORE_ANSWER:
             await exchange.delivery.before(fault)
         family = (resolved.quota_family or resolved.id) if resolved else exchange.route.model
         refusal = recorded(fault.kind, {**exchange.values, "family": family})
         exchange.delivery.on_end = exchange.delivery.on_fault
         response = await exchange.delivery.refuse(refusal, wrapped=_list_wrapped(exchange))
         raise Broken(response)
-
-    def _give_back(self, exchange: _Exchange) -> None:
-        if exchange.fault is not None and not self._faults.is_configured(exchange.fault):
-            self._faults.give_back(exchange.fault)
 
     # ── what is asked ────────────────────────────────────────────────────────
 
@@ -257,17 +219,7 @@ class GeminiSurface:
         exchange.entry.tokens_in = amount
         if fault is not None and not touches_answer(fault):
             await self._suffer(exchange, fault)
-        if fault is not None:
-            self._books.injected(exchange.entry, fault.kind)
-        exchange.fault = None
-        return fault
-
-    def _uncharged(self, exchange: _Exchange) -> Fault | None:
-        """The fault an answer that costs no quota is to suffer."""
-        fault, exchange.fault = exchange.fault, None
-        if fault is not None:
-            self._books.injected(exchange.entry, fault.kind)
-        return fault
+        return self._injected(exchange)
 
     def _quota(self, exchange: _Exchange, model: Model, short: list[Any]) -> Refusal:
         return quota_refusal(
@@ -288,7 +240,7 @@ class GeminiSurface:
         else:
             listed = self._catalogue.listed(exchange.route.version, self._age.now())
             shown = page(listed, exchange.request.query)
-        return await exchange.delivery.whole(dialect.pretty(shown), self._uncharged(exchange))
+        return await exchange.delivery.whole(dialect.pretty(shown), self._injected(exchange))
 
     async def _generate(self, exchange: _Exchange) -> web.StreamResponse:
         model = self._model(exchange, ("text", "image"))
@@ -352,7 +304,7 @@ class GeminiSurface:
         counted = requests.countable(body)
         tally = tokens.of_request(counted, model.image_tokens)
         answer = {"totalTokens": sum(tally.values()), "promptTokensDetails": tokens.details(tally)}
-        fault = self._uncharged(exchange)
+        fault = self._injected(exchange)
         return await exchange.delivery.whole(dialect.pretty(answer), fault)
 
 

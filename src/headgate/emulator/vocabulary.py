@@ -14,6 +14,8 @@ __all__ = [
     "CLAUDE_ERRORS",
     "CLAUDE_ERROR_IDS",
     "CLAUDE_METHODS",
+    "CODEGEN_FAULTS",
+    "CODEGEN_METHODS",
     "ERRORS",
     "ERROR_IDS",
     "GEMINI_BEHAVIOURS",
@@ -113,6 +115,35 @@ CLAUDE_ALIASES = {
     "location": "claude-403-forbidden",
 }
 """Short names of errors on the Anthropic surface."""
+
+
+CODEGEN_METHODS = tuple(
+    sorted(
+        {
+            "get_current_user_info", "get_users", "get_user", "get_organizations", "create_agent_run",
+            "get_agent_run", "list_agent_runs", "resume_agent_run", "ban_all_checks_for_agent_run",
+            "unban_all_checks_for_agent_run", "remove_codegen_from_pr", "get_agent_run_logs",
+            "get_repositories", "get_check_suite_settings", "update_check_suite_settings",
+            "edit_pull_request_simple", "edit_pull_request", "get_organization_integrations_endpoint",
+            "generate_setup_commands", "analyze_sandbox_logs", "get_cli_rules", "get_mcp_providers",
+            "get_oauth_token_status", "revoke_oauth_token", "generate_slack_connect_token_endpoint",
+        }
+    )
+)  # fmt: skip
+"""Operations of the Codegen surface, as its OpenAPI file calls them."""
+
+CODEGEN_FAULTS = {
+    "overload": 503,
+    "internal": 500,
+    "bad_gateway": 502,
+    "deadline": 504,
+    "rate_limit": 429,
+    "unpaid": 402,
+    "permission": 403,
+    "invalid_key": 401,
+    "conflict": 409,
+}
+"""Errors of the Codegen surface by name, with their statuses."""
 
 
 def _errors(name: str) -> dict[str, dict[str, Any]]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from itertools import count
 from threading import Lock
@@ -22,7 +20,7 @@ from headgate.core.errors import DeadlineExceededError, QueueFullError
 from headgate.core.ports import Clock
 from headgate.engine.loops import call_on
 
-__all__ = ["Places"]
+__all__ = ["Place", "Places"]
 
 _WEIGHT = 0.2
 """Of the last call in the running mean of how long one takes."""
@@ -43,6 +41,24 @@ class _Waiter:
     def wake(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
+
+
+class Place:
+    """One place, taken and given back. A class: `@asynccontextmanager` costs as much as the rest."""
+
+    __slots__ = ("_begun", "_deadline", "_places", "_priority")
+
+    def __init__(self, places: Places, priority: Priority, deadline: float | None) -> None:
+        self._places = places
+        self._priority = priority
+        self._deadline = deadline
+        self._begun = 0.0
+
+    async def __aenter__(self) -> None:
+        self._begun = await self._places.take(self._priority, self._deadline)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._places.give_back(self._begun)
 
 
 class Places:
@@ -80,27 +96,30 @@ class Places:
             self._limit, self._most = limit, most_waiting
             self._let_in()
 
-    @asynccontextmanager
-    async def place(self, priority: Priority, deadline: float | None) -> AsyncGenerator[None]:
-        """A place, once it is this call's turn.
+    def place(self, priority: Priority, deadline: float | None) -> Place:
+        """A place, for `async with`: entered once it is this call's turn, given back at the end.
 
         Args:
             deadline: monotonic seconds at which the caller stops waiting, or None.
 
-        Raises:
+        Entering raises:
             QueueFullError: too many wait already.
             DeadlineExceededError: its turn did not come in time.
         """
+        return Place(self, priority, deadline)
+
+    def give_back(self, begun: float) -> None:
+        """A call that was let in at that monotonic second has ended."""
+        took = self._clock.monotonic() - begun
+        with self._lock:
+            self._seconds += _WEIGHT * (took - self._seconds)
+            self._used -= 1
+            self._let_in()
+
+    async def take(self, priority: Priority, deadline: float | None) -> float:
+        """Wait for a place; see `place`. The monotonic second at which it was had."""
         await self._take(priority, deadline)
-        begun = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            took = self._clock.monotonic() - begun
-            with self._lock:
-                self._seconds += _WEIGHT * (took - self._seconds)
-                self._used -= 1
-                self._let_in()
+        return self._clock.monotonic()
 
     async def _take(self, priority: Priority, deadline: float | None) -> None:
         with self._lock:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from secrets import token_hex
-from typing import Any, Self, cast
+from typing import Any
 
-from headgate.core.call import Blob, Call, Chunk, Operation, Reply, Usage
-from headgate.core.errors import ConfigurationError
+from headgate.core.call import Blob, Call, Chunk, Operation, Usage
+from headgate.core.errors import UpstreamError
+from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
-from headgate.engine.stream import ReplyStream
-from headgate.gemini.errors import accepted_errors
+from headgate.gemini.errors import GeminiAPICallError, accepted_errors
 from headgate.gemini.inputs import Prompt, embed_options, generate_options, prompt_parts
 from headgate.gemini.keys import ApiKeyConfig, GeminiKeyManager, as_keys
-from headgate.wiring.blocking import Bridge
 from headgate.wiring.build import build_gemini
-from headgate.wiring.calls import bounds, texts
+from headgate.wiring.calls import framed, model_of, texts
 from headgate.wiring.clock import SystemClock
+from headgate.wiring.door import Door
 from headgate.wiring.observers import LogObserver, Observers
+from headgate.wiring.quotas import GEMINI_QUOTAS, split_quotas
 from headgate.wiring.settings import GeminiSettings, load_gemini
+from headgate.wiring.stores import given_store
 
 __all__ = ["GeminiReply", "ResilientGeminiClient"]
 
@@ -42,6 +43,7 @@ class GeminiReply:
         attempts: sends, rotations: changes of key, retries: extra tries, waited: seconds waited.
         elapsed: seconds from call to answer.
         request_id: the call's id in logs and records.
+        content: the function calls, as the API sent them: with signatures that it wants back.
     """
 
     text: str
@@ -56,9 +58,34 @@ class GeminiReply:
     waited: float
     elapsed: float
     request_id: str
+    content: tuple[Mapping[str, object], ...] = field(default=(), repr=False)
 
 
-class ResilientGeminiClient:
+def _only_calls(request_id: str | None = None) -> GeminiAPICallError:
+    """Text was asked for, and an empty one must not pass for an answer."""
+    sentence = (
+        "The answer holds no text, it only calls functions: ask with generate_reply or "
+        "generate_reply_stream, which have them in `content`."
+    )
+    outcome = Outcome(Kind.BLOCKED, sentence, 200)
+    return GeminiAPICallError(
+        sentence, original_error=UpstreamError(outcome, sentence, request_id=request_id)
+    )
+
+
+async def _with_words(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
+    """A stream that must hold more than function calls."""
+    said = called = False
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            said = said or bool(chunk.text or chunk.blobs)
+            called = called or bool(chunk.content)
+            yield chunk
+    if called and not said:
+        raise _only_calls()
+
+
+class ResilientGeminiClient(Door):
     """Gemini calls over many keys. Build it anywhere, share it between tasks, threads and loops.
 
     Args:
@@ -67,13 +94,14 @@ class ResilientGeminiClient:
         max_retries: extra tries of a call; rotations are free. Default: environment, else 3.
         keys: a `GEMINI_API_KEYS` text or a list of entries or `ApiKeyConfig`s. Default: environment.
         quotas: what each project may use of each model, so that calls wait instead of being refused:
-            `rpm`, `tpm`, `rpd`, `tpd` for all, and tables under `models` and `projects`.
+            `rpm`, `tpm`, `rpd`, `tpd`, `concurrency` for all, and tables under `models` and `projects`.
             Default: environment and file.
         max_wait_seconds: longest wait for a key where a call has no timeout; 0 never waits.
             Default: environment, else `backoff_seconds`.
         base_url: scheme and host of the API. Default: environment, else Google's.
         transport: what sends; the default is HTTP.
-        store: where the ledgers of declared quotas live; the default is this process.
+        store: where quota ledgers live: a URL such as `redis://host`, which is opened and closed
+            here, or a `QuotaStore`, which stays yours. Default: environment, else this process.
         clock: where time comes from; the default is the machine's clock.
         observers: hear every attempt, wait and call.
         environ: where settings are read from; the default is the process environment.
@@ -83,6 +111,10 @@ class ResilientGeminiClient:
         InvalidKeyConfigError: a list of keys is malformed.
         headgate.core.errors.ConfigurationError: another setting is wrong.
     """
+
+    _group = "project"
+    _metric_prefix = "headgate"
+    _cut = "MAX_TOKENS"
 
     def __init__(
         self,
@@ -95,38 +127,39 @@ class ResilientGeminiClient:
         max_wait_seconds: float | None = None,
         base_url: str | None = None,
         transport: Transport | None = None,
-        store: QuotaStore | None = None,
+        store: str | QuotaStore | None = None,
         clock: Clock | None = None,
         observers: Sequence[Observer] = (),
         environ: Mapping[str, str] | None = None,
     ) -> None:
+        store_url, lent = given_store(store)
+        numbers, tables = split_quotas(quotas, GEMINI_QUOTAS)
         arguments: dict[str, object] = {
             "rotation_enabled": rotation_enabled,
             "backoff_seconds": backoff_seconds,
             "max_retries": max_retries,
             "max_wait_seconds": max_wait_seconds,
             "base_url": base_url,
+            "store": store_url,
+            **numbers,
         }
-        tables = None if quotas is None else dict(quotas)
-        for name in ("rpm", "tpm", "rpd", "tpd"):
-            arguments[f"quota_{name}"] = None if tables is None else tables.pop(name, None)
         with accepted_errors():
             given = None if keys is None else as_keys(keys)
             settings = load_gemini(arguments, keys=given, quotas=tables, environ=environ)
-        self._settings = settings
-        self._clock = clock or SystemClock()
-        self._engine = build_gemini(
+        clock = clock or SystemClock()
+        engine = build_gemini(
             settings,
-            clock=self._clock,
+            clock=clock,
             observer=Observers(LogObserver(_log), *observers),
             warn=_log.warning,
             transport=transport,
-            store=store,
+            store=lent,
         )
-        self._bridge = Bridge()
+        super().__init__(engine, clock, _log, accepted_errors)
+        self._settings = settings
         self.key_manager = GeminiKeyManager.over(
-            self._engine.pool,
-            self._clock,
+            engine.pool,
+            clock,
             settings.keys,
             rotation_enabled=settings.rotation_enabled,
             backoff_seconds=settings.backoff_seconds,
@@ -149,8 +182,9 @@ class ResilientGeminiClient:
             prompt: text, or a list of text and media.
             model: default `GEMINI_DEFAULT_MODEL`.
             kwargs: `images` and `files` (paths, bytes, `Blob`s); `timeout` and `max_wait_seconds` in
-                seconds; generation options such as `temperature`, `max_output_tokens`,
-                `system_instruction`, `response_schema`, also inside `generation_config` or `config`.
+                seconds; `priority` and `caller`, where calls wait for quota; generation options such as
+                `temperature`, `max_output_tokens`, `system_instruction`, `response_schema`, also
+                inside `generation_config` or `config`.
 
         Raises:
             AllKeysExhaustedError: every key is out of quota, and waiting does not fit the call.
@@ -158,32 +192,24 @@ class ResilientGeminiClient:
                 answer.
             TypeError: an option is unknown.
         """
-        return (await self.generate_reply(prompt, model, **kwargs)).text
+        reply = await self.generate_reply(prompt, model, **kwargs)
+        if reply.content and not reply.text and not reply.media:
+            raise _only_calls(reply.request_id)
+        return reply.text
 
     async def generate_reply(
         self, prompt: Prompt, model: str | None = None, **kwargs: object
     ) -> GeminiReply:
         """As `generate_content`, with media, token usage and what the call took."""
-        with accepted_errors():
-            call = self._generate_call(Operation.GENERATE, prompt, model, kwargs)
-            answer, passage = await self._engine.pipeline.run(call)
-        reply = cast("Reply", answer)
-        if reply.finish_reason == "MAX_TOKENS":
-            _log.warning("call %s: the answer was cut at the token limit", call.request_id)
-        assert passage.lease is not None  # noqa: S101 - an answer came with a key
+        call = self._generate_call(Operation.GENERATE, prompt, model, kwargs)
+        reply, took = await self._answered(call)
         return GeminiReply(
             text=reply.text,
             media=reply.blobs,
             finish_reason=reply.finish_reason,
             usage=reply.usage,
-            model=reply.model or passage.model,
-            key_name=passage.lease.key.name,
-            attempts=passage.attempts,
-            rotations=passage.rotations,
-            retries=passage.retries,
-            waited=passage.waited,
-            elapsed=self._clock.monotonic() - passage.started,
-            request_id=call.request_id,
+            content=reply.content,
+            **took,
         )
 
     def generate_content_stream(
@@ -194,7 +220,7 @@ class ResilientGeminiClient:
         Rotation and retries happen until the first piece; a failure after it raises
         `GeminiAPICallError`. Leaving the loop early gives everything back.
         """
-        return texts(self.generate_reply_stream(prompt, model, **kwargs))
+        return texts(_with_words(self.generate_reply_stream(prompt, model, **kwargs)))
 
     def generate_reply_stream(
         self, prompt: Prompt, model: str | None = None, **kwargs: object
@@ -203,21 +229,21 @@ class ResilientGeminiClient:
 
         `usage` is cumulative, so the last one that is not None counts for the whole answer.
         """
-        with accepted_errors():
-            call = self._generate_call(Operation.STREAM, prompt, model, kwargs)
-        return self._stream(call)
+        return self._streamed(self._generate_call(Operation.STREAM, prompt, model, kwargs))
 
-    async def _stream(self, call: Call) -> AsyncGenerator[Chunk]:
-        with accepted_errors():
-            answer, _ = await self._engine.pipeline.run(call)
-            stream = cast("ReplyStream", answer)
-            try:
-                async for chunk in stream:
-                    yield chunk
-            finally:
-                await stream.aclose()
-        if stream.finish_reason == "MAX_TOKENS":
-            _log.warning("call %s: the answer was cut at the token limit", call.request_id)
+    async def count_tokens(self, prompt: Prompt, model: str | None = None, **kwargs: object) -> int:
+        """Tokens of a prompt, as the API counts them; costs nothing and uses no quota of generations.
+
+        Args:
+            prompt: text, or a list of text and media.
+            model: default `GEMINI_DEFAULT_MODEL`.
+            kwargs: as in `generate_content`; `system_instruction` and `tools` are counted too.
+
+        Raises: as `generate_content`.
+        """
+        call = self._generate_call(Operation.COUNT, prompt, model, kwargs)
+        reply, _ = await self._answered(call)
+        return reply.tokens
 
     async def embed_content(
         self, content: Prompt, model: str | None = None, **kwargs: object
@@ -227,41 +253,40 @@ class ResilientGeminiClient:
         Args:
             content: the text.
             model: default `GEMINI_EMBEDDING_MODEL`. Vectors of two models cannot be compared.
-            kwargs: `task_type`, `title`, `output_dimensionality`; `timeout`, `max_wait_seconds`.
+            kwargs: `task_type`, `title`, `output_dimensionality`; `timeout`, `max_wait_seconds`,
+                `priority`, `caller`.
 
         Raises: as `generate_content`.
         """
-        with accepted_errors():
-            options = dict(kwargs)
-            limits = self._limits(options)
-            call = Call(
-                Operation.EMBED,
-                model or self._settings.embedding_model,
-                prompt_parts(content),
-                embed_options(options),
-                token_hex(8),
-                *limits,
-            )
-            answer, _ = await self._engine.pipeline.run(call)
-        return list(cast("Reply", answer).vector)
+        reply, _ = await self._answered(self._embed_call(content, model, kwargs))
+        return list(reply.vector)
 
+    @accepted_errors()
+    def _embed_call(self, content: Prompt, model: str | None, kwargs: Mapping[str, object]) -> Call:
+        options = dict(kwargs)
+        frame = framed(options, self._clock, self._settings.max_wait_seconds)
+        return Call(
+            Operation.EMBED,
+            model_of(model, self._settings.embedding_model),
+            prompt_parts(content),
+            embed_options(options),
+            **frame,
+        )
+
+    @accepted_errors()
     def _generate_call(
         self, operation: Operation, prompt: Prompt, model: str | None, kwargs: Mapping[str, object]
     ) -> Call:
         options = dict(kwargs)
         parts = prompt_parts(prompt, options.pop("images", None), options.pop("files", None))
-        limits = self._limits(options)
+        frame = framed(options, self._clock, self._settings.max_wait_seconds)
         return Call(
             operation,
-            model or self._settings.default_model,
+            model_of(model, self._settings.default_model),
             parts,
             generate_options(options),
-            token_hex(8),
-            *limits,
+            **frame,
         )
-
-    def _limits(self, options: dict[str, object]) -> tuple[float | None, float]:
-        return bounds(options, self._clock, self._settings.max_wait_seconds)
 
     # ── synchronous twins ───────────────────────────────────────────────────────────────────────
 
@@ -287,6 +312,10 @@ class ResilientGeminiClient:
         """`embed_content` for callers without an event loop."""
         return self._bridge.run(self.embed_content(content, model, **kwargs))
 
+    def count_tokens_sync(self, prompt: Prompt, model: str | None = None, **kwargs: object) -> int:
+        """`count_tokens` for callers without an event loop."""
+        return self._bridge.run(self.count_tokens(prompt, model, **kwargs))
+
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
     def get_key_metrics(self) -> dict[str, Any]:
@@ -296,61 +325,3 @@ class ResilientGeminiClient:
     def get_status_summary(self) -> str:
         """The status as text, a line a key."""
         return self.key_manager.get_status_summary()
-
-    def log_status(self) -> None:
-        """Log the status summary as one INFO record. Never raises, so it may stand in `finally`."""
-        _log.info("%s", self.get_status_summary())
-
-    async def log_status_every(self, seconds: float = 3600.0) -> None:
-        """Log the status for ever: run it as a task beside your work, and cancel it at the end."""
-        while True:
-            await self._clock.sleep(seconds)
-            self.log_status()
-
-    def export_metrics(self, registry: object = None) -> None:
-        """Register this client's `headgate_key_*` metrics; they are read at each scrape.
-
-        Args:
-            registry: a `prometheus_client` registry, or None for its default one. A registry takes one
-                client; `headgate.telemetry.keys` lists the metrics.
-
-        Raises:
-            ConfigurationError: the `metrics` extra is not installed.
-            ValueError: the registry has them already.
-        """
-        try:
-            from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415 - an extra
-
-            from headgate.telemetry.keys import KeyCollector  # noqa: PLC0415
-        except ImportError:
-            raise ConfigurationError(
-                "Metrics need prometheus-client: install headgate[metrics]."
-            ) from None
-        target = REGISTRY if registry is None else registry
-        if not isinstance(target, CollectorRegistry):
-            raise TypeError(f"registry takes a CollectorRegistry; got {type(target).__name__}")
-        target.register(KeyCollector(self.get_key_metrics))
-
-    # ── closing ─────────────────────────────────────────────────────────────────────────────────
-
-    async def aclose(self) -> None:
-        """Close the connections of the running loop and of the synchronous twins."""
-        await self._engine.transport.aclose()
-        if self._bridge.running:
-            await asyncio.to_thread(self._bridge.stop)
-
-    def close(self) -> None:
-        """Close the connections of the synchronous twins."""
-        self._bridge.stop()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -7,7 +7,6 @@ Unknown options are a `TypeError` with the nearest known name; what cannot be se
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from mimetypes import guess_type
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from headgate.core.call import Blob, Part
 from headgate.core.errors import InvalidCallError
 from headgate.providers.gemini import EMBED_OPTIONS, GENERATE_OPTIONS, TOP_LEVEL_OPTIONS
 from headgate.wiring.calls import unknown_option
+from headgate.wiring.media import check_inline, media_type_of
 
 __all__ = ["Prompt", "embed_options", "generate_options", "prompt_parts", "read_blob"]
 
@@ -23,26 +23,6 @@ Media = Blob | bytes | str | PathLike[str]
 
 Prompt = str | Sequence[str | Blob | bytes | PathLike[str]]
 """A prompt: text, or pieces of text and media in order."""
-
-_INLINE_LIMIT = 100 * 1024 * 1024
-_PDF_LIMIT = 50 * 1024 * 1024
-"""Largest inline data Google documents (rate limits and files pages, 2026)."""
-
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
-    (0, b"\xff\xd8\xff", "image/jpeg"),
-    (0, b"GIF8", "image/gif"),
-    (8, b"WEBP", "image/webp"),
-    (8, b"WAVE", "audio/wav"),
-    (4, b"ftypheic", "image/heic"),
-    (4, b"ftypmif1", "image/heif"),
-    (4, b"ftyp", "video/mp4"),
-    (0, b"%PDF-", "application/pdf"),
-    (0, b"ID3", "audio/mp3"),
-    (0, b"OggS", "audio/ogg"),
-    (0, b"fLaC", "audio/flac"),
-)
-
 
 def prompt_parts(prompt: Prompt, images: object = None, files: object = None) -> tuple[Part, ...]:
     """The parts of a prompt: images and files first, as the API's guide advises, then the text."""
@@ -89,7 +69,7 @@ def read_blob(item: object) -> Blob:
     if isinstance(item, Blob):
         blob = item
     elif isinstance(item, bytes | bytearray):
-        blob = Blob(_sniff(bytes(item), "the data"), bytes(item))
+        blob = Blob(media_type_of(bytes(item), "the data"), bytes(item))
     elif isinstance(item, str | PathLike):
         path = Path(fspath(item))
         try:
@@ -97,28 +77,11 @@ def read_blob(item: object) -> Blob:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InvalidCallError(f"Cannot read {path}: {reason}.") from None
-        blob = Blob(_sniff(data, str(path)), data)
+        blob = Blob(media_type_of(data, str(path)), data)
     else:
         raise TypeError(f"a prompt takes text, bytes, paths and Blobs; got {type(item).__name__}")
-    limit = _PDF_LIMIT if blob.mime_type == "application/pdf" else _INLINE_LIMIT
-    if not blob.data or len(blob.data) > limit:
-        size = len(blob.data)
-        raise InvalidCallError(
-            f"{blob.mime_type} data of {size} bytes cannot be sent inline: 1 to {limit} bytes can."
-        )
+    check_inline(blob)
     return blob
-
-
-def _sniff(data: bytes, name: str) -> str:
-    for offset, magic, mime_type in _MAGIC:
-        if data[offset : offset + len(magic)] == magic:
-            return mime_type
-    guessed = guess_type(name)[0]
-    if guessed is not None:
-        return guessed
-    raise InvalidCallError(
-        f"The media type of {name} is not recognised: pass Blob(mime_type, data) to say what it is."
-    )
 
 
 # ── options ─────────────────────────────────────────────────────────────────────────────────────

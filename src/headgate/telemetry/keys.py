@@ -6,6 +6,9 @@
     headgate_key_recovers_seconds{key,project}   seconds until the key is wholly active, 0 if it is
     headgate_keys{state}                         number of keys that are active, exhausted, disabled
 
+Those are a Gemini client's. A Claude client's begin with `headgate_claude_`, and have the label
+`organisation` in place of `project`, so that one registry takes both.
+
 Labels are names from the configuration: as many series as there are keys, and never a key's value.
 Needs the `metrics` extra.
 """
@@ -29,23 +32,33 @@ class KeyCollector:
     """A Prometheus collector over one client's keys.
 
     Args:
-        read: `ResilientGeminiClient.get_key_metrics`, or anything that answers like it.
+        read: `get_key_metrics` of a client, or anything that answers like it.
+        prefix: what the names of the families begin with.
+        group: what the provider counts quota against: a label, and a field of what `read` gives.
     """
 
-    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Mapping[str, Any]],
+        *,
+        prefix: str = "headgate",
+        group: str = "project",
+    ) -> None:
         self._read = read
+        self._prefix = prefix
+        self._group = group
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples, so that a registry notices a second collector."""
-        return iter(_families())
+        return iter(_families(self._prefix, self._group))
 
     def collect(self) -> Iterator[Metric]:
         """The families as they stand now."""
         snapshot = self._read()
-        requests, active, disabled, recovers, keys = _families()
+        requests, active, disabled, recovers, keys = _families(self._prefix, self._group)
         now = datetime.fromisoformat(snapshot["timestamp"])
         for key in snapshot["keys"]:
-            labels = [key["name"], key["project"] or ""]
+            labels = [key["name"], key[self._group] or ""]
             metrics = key["metrics"]
             requests.add_metric([key["name"], "success"], metrics["successful_requests"])
             requests.add_metric([key["name"], "quota_error"], metrics["quota_errors"])
@@ -61,27 +74,26 @@ class KeyCollector:
         return iter((requests, active, disabled, recovers, keys))
 
 
-def _families() -> tuple[
+def _families(
+    prefix: str, group: str
+) -> tuple[
     CounterMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily
 ]:
+    labels = ("key", group)
     return (
         CounterMetricFamily(
-            "headgate_key_requests",
+            f"{prefix}_key_requests",
             "Attempts sent with a key, by what became of them.",
             labels=("key", "outcome"),
         ),
+        GaugeMetricFamily(f"{prefix}_key_active", "1 while the key may be used.", labels=labels),
         GaugeMetricFamily(
-            "headgate_key_active", "1 while the key may be used.", labels=("key", "project")
+            f"{prefix}_key_disabled", "1 once the upstream refused the key itself.", labels=labels
         ),
         GaugeMetricFamily(
-            "headgate_key_disabled",
-            "1 once the upstream refused the key itself.",
-            labels=("key", "project"),
-        ),
-        GaugeMetricFamily(
-            "headgate_key_recovers_seconds",
+            f"{prefix}_key_recovers_seconds",
             "Seconds until the key is wholly active again; 0 if it is.",
-            labels=("key", "project"),
+            labels=labels,
         ),
-        GaugeMetricFamily("headgate_keys", "Number of keys in a state.", labels=("state",)),
+        GaugeMetricFamily(f"{prefix}_keys", "Number of keys in a state.", labels=("state",)),
     )

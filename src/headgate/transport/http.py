@@ -12,12 +12,13 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 
-from headgate.core.outcome import Kind, Outcome
+from headgate.core.outcome import Detail, Kind, Outcome
 from headgate.core.ports import Clock, Event, Request, TransportError
 from headgate.transport.sse import EventTooLongError, SseDecoder
 
@@ -47,6 +48,8 @@ class HttpTransport:
 
     Args:
         ssl_context: makes the TLS context; the default verifies against the system's certificates.
+        connections: at once, of each event loop; 0: any number. Waiting for one counts as connecting.
+        idle_seconds: how long a connection nobody uses is kept.
     """
 
     def __init__(
@@ -54,17 +57,28 @@ class HttpTransport:
         clock: Clock,
         timeouts: Timeouts = Timeouts(),
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        *,
+        connections: int = 0,
+        idle_seconds: float = 15.0,
     ) -> None:
+        self._connections = connections
+        self._idle_seconds = idle_seconds
         self._clock = clock
         self._timeouts = timeouts
         self._ssl_context = ssl_context
         self._keepers: dict[asyncio.AbstractEventLoop, _Kept] = {}
 
     async def open(
-        self, request: Request, credential: Mapping[str, str], deadline: float | None
+        self,
+        request: Request,
+        credential: Mapping[str, str],
+        deadline: float | None,
+        *,
+        not_after: float | None = None,
     ) -> HttpExchange:
         """See `Transport.open`."""
         session = await self._session()
+        _due.set(None if not_after is None else _Due(self._clock, not_after))
         try:
             response = await session.request(
                 request.method,
@@ -111,9 +125,15 @@ class HttpTransport:
         A loop that shuts down closes its async generators first, and one that lives on closes those
         that were dropped: so the connections are closed in time even where nobody calls `aclose`.
         """
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl_context(), ttl_dns_cache=60)
+        connector = _PunctualConnector(
+            limit=self._connections,
+            keepalive_timeout=self._idle_seconds,
+            ssl=self._ssl_context(),
+            ttl_dns_cache=60,
+        )
         session = aiohttp.ClientSession(
             connector=connector,
+            request_class=_PunctualRequest,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             raise_for_status=False,
@@ -126,6 +146,52 @@ class HttpTransport:
             yield session
         finally:
             await session.close()
+
+
+class _Due(NamedTuple):
+    clock: Clock
+    not_after: float
+
+    @property
+    def over(self) -> bool:
+        return self.clock.monotonic() > self.not_after
+
+
+_due: ContextVar[_Due | None] = ContextVar("due", default=None)
+"""Of the request that the running task sends: aiohttp hands nothing of ours on to the classes below."""
+
+
+class _PunctualConnector(aiohttp.TCPConnector):
+    """Looks at the clock when a connection is in hand."""
+
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(*args, **options)
+        due = _due.get()
+        if due is not None and due.over:
+            connection.release()  # warm for the next try
+            raise _LateError
+        return connection
+
+
+class _PunctualRequest(aiohttp.ClientRequest):
+    """Looks at the clock once more before the first byte.
+
+    aiohttp writes head and body in a task of its own, one turn of the loop after the connection was in
+    hand; in a burst that turn may be long. The head is only buffered until then.
+    """
+
+    async def write_bytes(
+        self, writer: Any, conn: aiohttp.connector.Connection, *args: Any, **options: Any
+    ) -> None:
+        due = _due.get()
+        if due is not None and due.over and conn.protocol is not None:
+            conn.protocol.set_exception(_LateError())
+            return
+        await super().write_bytes(writer, conn, *args, **options)
+
+
+class _LateError(aiohttp.ClientError):
+    """The connection came too late to send anything."""
 
 
 class _Kept(NamedTuple):
@@ -191,11 +257,19 @@ class HttpExchange:
 def _translate(error: Exception) -> TransportError:
     """One sentence per way of failing. The original is not chained: its text may hold anything."""
     kind, sentence, sent = _classify(error)
-    return TransportError(Outcome(kind, sentence), sent=sent)
+    return TransportError(Outcome(kind, sentence, detail=_detail(error)), sent=sent)
+
+
+def _detail(error: Exception) -> Detail | None:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Detail.DNS
+    return Detail.CONNECT_TIMEOUT if isinstance(error, aiohttp.ConnectionTimeoutError) else None
 
 
 def _classify(error: Exception) -> tuple[Kind, str, bool]:  # noqa: PLR0911 - a line for each way
     match error:
+        case _LateError():
+            return Kind.LATE, "The connection came too late after the quota was reserved.", False
         case aiohttp.ConnectionTimeoutError():
             return Kind.NETWORK, "No connection within the connect time-out.", False
         case aiohttp.SocketTimeoutError():

@@ -26,6 +26,7 @@ class Bridge:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
+        self._stops = 0
 
     def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """The coroutine's result, or its exception. An interrupt cancels the coroutine."""
@@ -57,10 +58,16 @@ class Bridge:
         """Whether the thread has been started."""
         return self._worker is not None
 
+    @property
+    def stops(self) -> int:
+        """How often it was stopped; what began on its loop ended with it."""
+        return self._stops
+
     def stop(self) -> None:
         """End the loop and its thread; a later call starts anew."""
         with self._lock:
             worker, self._worker = self._worker, None
+            self._stops += worker is not None
         if worker is not None:
             self._finalizer.detach()
             worker.stop()
@@ -77,16 +84,36 @@ class _Items(Iterator[T]):
     def __init__(self, bridge: Bridge, items: AsyncGenerator[T]) -> None:
         self._bridge = bridge
         self._items = items
+        self._born: int | None = None  # in which life of the bridge it began
+        self._ended = False
 
     def __next__(self) -> T:
+        if self._ended:
+            raise StopIteration
+        if self._born is None:
+            self._born = self._bridge.stops
+        self._check_life()
         item = self._bridge.run(_next(self._items))
         if item is _END:
+            self._check_life()  # closed in between: that was no end of the answer
+            self._ended = True
             raise StopIteration
         return cast("T", item)
 
+    def _check_life(self) -> None:
+        if self._cut_off():
+            raise RuntimeError(
+                "the client was closed while this stream was being read: what came before is "
+                "incomplete. Read a stream to its end before you close its client."
+            )
+
+    def _cut_off(self) -> bool:
+        return self._born is not None and self._born != self._bridge.stops
+
     def close(self) -> None:
         """Close it now, and wait until that is done."""
-        if self._bridge.running:  # else it was closed with its loop
+        self._ended = True
+        if self._bridge.running and not self._cut_off():  # else it was closed with its loop
             self._bridge.run(_close(self._items))
 
 

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headgate.core.call import Key
-from headgate.core.ports import Clock, Observer, Provider, QuotaStore, Transport
+from headgate.core.ports import Clock, Observer, Provider, QuotaStore, Tariff, Transport
 from headgate.engine.gate import QuotaGate
+from headgate.engine.learner import QuotaLearner
 from headgate.engine.pipeline import Pipeline
 from headgate.engine.pool import KeyPool
+from headgate.engine.screening import Screening
 from headgate.engine.stages.attempt import Attempt
 from headgate.engine.stages.prepare import Prepare
 from headgate.engine.stages.reserve import Reserve
 from headgate.engine.stages.send import Send
 from headgate.policy.backoff import Backoff
+from headgate.policy.estimate import TokenEstimator
 from headgate.policy.keyring import KeyRing
 from headgate.policy.models import ModelPolicy, Registry
 from headgate.policy.quota.table import QuotaTable
+from headgate.policy.registry import ModelRegistry
 from headgate.providers.gemini import GeminiProvider
-from headgate.stores.memory import MemoryStore
+from headgate.stores.urls import StoreUrl
 from headgate.wiring.presets import gemini_registry
 from headgate.wiring.settings import GeminiSettings
+from headgate.wiring.stores import open_store
 
 __all__ = ["Engine", "EngineSettings", "assemble", "build_gemini"]
 
@@ -49,16 +54,45 @@ class EngineSettings(Protocol):
     def attempt_timeout_seconds(self) -> float: ...  # noqa: D102
     @property
     def stream_idle_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def store(self) -> StoreUrl: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A built engine: the path, the keys and the outside it owns."""
+    """A built engine: the path, the keys and the outside it owns.
+
+    Attributes:
+        own_store: the store that was made for it; None where it was given one, or needs none.
+        gate: what reserves quota; None where nothing does.
+        learner: what learns quotas nobody declared, if anything does.
+        estimator: of the sizes of calls.
+        table: the declared quotas.
+    """
 
     pipeline: Pipeline
     pool: KeyPool
     transport: Transport
     clock: Clock
+    own_store: QuotaStore | None = None
+    gate: QuotaGate | None = None
+    learner: QuotaLearner | None = None
+    estimator: TokenEstimator = field(default_factory=TokenEstimator)
+    table: QuotaTable = field(default_factory=QuotaTable)
+
+    def reserves(self, table: QuotaTable, store: QuotaStore | None) -> bool:
+        """Whether it reserves by these declarations in this store."""
+        return self.gate is not None and self.gate.store is store and self.table == table
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections; a store that was given stays open."""
+        try:
+            await self.transport.aclose()
+            if self.gate is not None:
+                await self.gate.flush()
+        finally:
+            if self.own_store is not None:
+                await self.own_store.aclose()
 
 
 def assemble(
@@ -71,36 +105,62 @@ def assemble(
     warn: Callable[[str], None],
     transport: Transport | None = None,
     quotas: QuotaTable | None = None,
+    margin: float = 1.0,
+    learning: bool = True,
+    tariff: Tariff | None = None,
     store: QuotaStore | None = None,
     chance: Callable[[], float] = CHANCE,
+    models: Callable[[], ModelRegistry] | None = None,
+    backoff: Backoff | None = None,
+    retry_timeouts: bool = True,
+    before: Engine | None = None,
 ) -> Engine:
-    """An engine of one provider. No I/O, no event loop needed."""
-    ring = KeyRing(
-        settings.keys, rotation=settings.rotation_enabled, fallback=float(settings.backoff_seconds)
-    )
-    pool = KeyPool(ring, clock)
+    """An engine of one provider. No I/O, no event loop needed.
+
+    `margin` is the share that is used of each quota the upstream tells; declared ones come with it.
+    Without `learning` calls for models of which nothing is declared never wait at the gate. A `store`
+    that is given stands in for the one the settings name, and is never closed here. Only with `models`
+    may calls bring a `Preparation`. `retry_timeouts` tells whether a generation that timed out after it
+    was sent is tried again, as S1-37 accepts: it has no effect but its bill. A `pool` that is given
+    stands in for one of the settings' keys.
+    """
+    estimator = TokenEstimator()
+    pool = _pool(settings, clock) if before is None else before.pool
     outside = transport or _http(settings, clock)
-    gate = None
-    if quotas is not None:
-        gate = QuotaGate(store or MemoryStore(clock), pool, quotas, clock, chance, provider.name)
+    own, gate, learner = None, None, None
+    table = quotas or QuotaTable()
+    if learning or table.declared:
+        if store is None:
+            store = own = open_store(settings.store, clock=clock, chance=chance)
+        gate = QuotaGate(store, pool, table, clock, chance, provider.name)
+        if learning:
+            learner = QuotaLearner(gate, table, pool.domain_names, clock, margin=margin, tariff=tariff)
     attempt = Attempt(
         clock,
         observer,
         chance,
         max_retries=settings.max_retries,
-        backoff=Backoff(),
-        retry_timeouts=True,  # S1-37 accepts it: a generation has no effect but its bill
+        backoff=backoff or Backoff(),
+        retry_timeouts=retry_timeouts,
         total_keys=len(pool),
     )
+    screening = None if models is None else Screening(provider, models, estimator, clock)
     pipeline = Pipeline(
-        prepare=Prepare(provider, registry, settings.model_policy, clock, warn),
+        prepare=Prepare(provider, registry, settings.model_policy, clock, warn, screening),
         attempt=attempt,
-        reserve=Reserve(pool, clock, observer, gate),
+        reserve=Reserve(pool, clock, observer, gate, estimator, learner=learner, tariff=tariff),
         send=Send(provider, outside),
         clock=clock,
         observer=observer,
     )
-    return Engine(pipeline, pool, outside, clock)
+    return Engine(pipeline, pool, outside, clock, own, gate, learner, estimator, table)
+
+
+def _pool(settings: EngineSettings, clock: Clock) -> KeyPool:
+    ring = KeyRing(
+        settings.keys, rotation=settings.rotation_enabled, fallback=float(settings.backoff_seconds)
+    )
+    return KeyPool(ring, clock)
 
 
 def build_gemini(
@@ -123,6 +183,8 @@ def build_gemini(
         warn=warn,
         transport=transport,
         quotas=settings.quotas,
+        margin=settings.quota_margin,
+        learning=settings.quota_learning,
         store=store,
         chance=chance,
     )

@@ -1,5 +1,5 @@
-"""What every door that calls a model needs: how long a call may take, what its options are called,
-its pieces as text.
+"""What every door that calls a model needs: how long a call may take, how urgent it is and whose, what
+its options are called, its pieces as text.
 """
 
 from __future__ import annotations
@@ -8,11 +8,40 @@ import difflib
 import math
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from secrets import token_hex
+from typing import TypedDict
 
-from headgate.core.call import Chunk
+from headgate.core.call import Chunk, Priority
+from headgate.core.errors import InvalidCallError
 from headgate.core.ports import Clock
 
-__all__ = ["bounds", "texts", "unknown_option"]
+__all__ = ["Frame", "bounds", "framed", "model_of", "standing", "texts", "unknown_option"]
+
+LONGEST_CALLER = 256
+
+
+class Frame(TypedDict):
+    """What of a call is no matter of the upstream's: see `headgate.core.call.Call`."""
+
+    request_id: str
+    deadline: float | None
+    max_wait: float
+    priority: Priority
+    caller: str
+
+
+def framed(options: dict[str, object], clock: Clock, default_wait: float) -> Frame:
+    """The frame of a new call, taken out of its options. Raises `TypeError`, `InvalidCallError`.
+
+    Args:
+        options: loses what `bounds` and `standing` take.
+        default_wait: the longest wait of a call that says nothing of it.
+    """
+    deadline, wait = bounds(options, clock, default_wait)
+    priority, caller = standing(options)
+    return Frame(
+        request_id=token_hex(8), deadline=deadline, max_wait=wait, priority=priority, caller=caller
+    )
 
 
 def bounds(options: dict[str, object], clock: Clock, default_wait: float) -> tuple[float | None, float]:
@@ -27,6 +56,42 @@ def bounds(options: dict[str, object], clock: Clock, default_wait: float) -> tup
     if timeout is None:
         return None, default_wait if wait is None else wait
     return clock.monotonic() + timeout, math.inf if wait is None else wait
+
+
+def standing(options: dict[str, object]) -> tuple[Priority, str]:
+    """How urgent a call is and whose, taken out of its options. Raises `InvalidCallError`.
+
+    Args:
+        options: loses `priority` and `caller`.
+    """
+    urgency, caller = options.pop("priority", None), options.pop("caller", None)
+    word = urgency.strip().lower() if isinstance(urgency, str) else urgency
+    if word is None or word == "medium":
+        word = Priority.NORMAL
+    if word not in list(Priority):
+        raise InvalidCallError(
+            f"priority takes {', '.join(Priority)} or medium, in any case; got {urgency!r}."
+        )
+    if caller is None:
+        caller = ""
+    if not isinstance(caller, str) or len(caller) > LONGEST_CALLER:
+        shown = f"{len(caller)} characters" if isinstance(caller, str) else type(caller).__name__
+        raise InvalidCallError(
+            f"caller takes a text of up to {LONGEST_CALLER} characters that names whose call it is; "
+            f"got {shown}."
+        )
+    return Priority(str(word)), caller
+
+
+def model_of(given: object, default: str) -> str:
+    """The model of a call: the one it names, else the default. Raises `InvalidCallError`."""
+    if not given:
+        return default
+    if not isinstance(given, str):
+        raise InvalidCallError(
+            f"model takes the name of a model, such as {default!r}; got {type(given).__name__}."
+        )
+    return given
 
 
 def unknown_option(name: str, known: Iterable[str], where: str | None = None) -> TypeError:

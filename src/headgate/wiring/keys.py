@@ -10,7 +10,7 @@ a key, not even a part of one.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headgate.core.call import Key
@@ -21,66 +21,67 @@ __all__ = ["find_keys", "parse_keys", "secret_from_file", "single_key"]
 
 _NAMES_OF_SINGLE_KEYS = ("primary", *(f"backup-{number}" for number in range(1, 10)))
 _FILE_CHECK = "HEADGATE_KEY_FILE_CHECK"
+_FIRST_FILE = "GEMINI_API_KEY_FILE"
 
 
 def parse_keys(
-    text: str, source: str = "GEMINI_API_KEYS", *, group: str = "project"
+    text: str,
+    source: str = "GEMINI_API_KEYS",
+    *,
+    group: str = "project",
+    variables: Sequence[str] = (),
 ) -> tuple[Key, ...]:
     """The keys of a list. Raises `KeyFormatError` naming the first position that is wrong.
 
-    `group` is what this provider calls the third field: whatever it counts quota against.
+    Args:
+        group: what this provider calls the third field: whatever it counts quota against.
+        variables: where the entries stand one by one, instead of in a list: errors then name those.
     """
     keys: list[Key] = []
     values: dict[str, int] = {}
     names: dict[str, int] = {}
     entries = [entry.strip() for entry in text.split(",")]
+
+    def wrong(position: int, what: str, other: int = 0) -> KeyFormatError:
+        start = variables[position - 1] if variables else f"{source}: entry {position}"
+        known = variables[other - 1] if variables else f"entry {other}"
+        return KeyFormatError(f"{start} {what.replace('{other}', known)}", position=position)
+
     for position, entry in enumerate(filter(None, entries), start=1):
-        key = _entry(entry, position, source, group)
+        try:
+            key = _entry(entry, position, group)
+        except ValueError as error:
+            raise wrong(position, str(error)) from None
         if (first := values.setdefault(key.value, position)) != position:
-            raise KeyFormatError(
-                f"{source}: entry {position} repeats the key of entry {first}. Remove one of them.",
-                position=position,
-            )
+            raise wrong(position, "repeats the key of {other}. Remove one of them.", first)
         if (first := names.setdefault(key.name, position)) != position:
-            raise KeyFormatError(
-                f"{source}: entry {position} has the name of entry {first}. "
-                "Give each key a name of its own.",
-                position=position,
-            )
+            raise wrong(position, "has the name of {other}. Give each key a name of its own.", first)
         keys.append(key)
     for key in keys:
         if key.name in values or key.domain in values:
-            raise _key_as_name(names[key.name], source)
+            raise wrong(names[key.name], _KEY_AS_NAME)
     return tuple(keys)
 
 
-def _entry(entry: str, position: int, source: str, group: str) -> Key:
+_KEY_AS_NAME = "uses a key as a name; names are shown and logged."
+
+
+def _entry(entry: str, position: int, group: str) -> Key:
+    """One key. Raises `ValueError` with what is wrong, never with the key."""
     value, *rest = (field.strip() for field in entry.split("|"))
     if len(rest) > 2:
-        raise KeyFormatError(
-            f"{source}: entry {position} has {len(rest)} '|' signs; the form is key|name|{group}.",
-            position=position,
-        )
+        raise ValueError(f"has {len(rest)} '|' signs; the form is key|name|{group}.")
     if not value:
-        raise KeyFormatError(f"{source}: entry {position} has no key before '|'.", position=position)
+        raise ValueError("has no key before '|'.")
     if not (value.isascii() and value.isprintable()) or " " in value:
-        raise KeyFormatError(
-            f"{source}: the key of entry {position} holds a blank or a character that cannot travel in "
-            "a header. Copy it again.",
-            position=position,
+        raise ValueError(
+            "has a key with a blank or a character that cannot travel in a header. Copy it again."
         )
     name, project = [*rest, "", ""][:2]
     name = name or f"key_{position}"
     if value in (name, project) or redact(name) != name or redact(project) != project:
-        raise _key_as_name(position, source)
+        raise ValueError(_KEY_AS_NAME)
     return Key(name, value, project or f"key:{name}")
-
-
-def _key_as_name(position: int, source: str) -> KeyFormatError:
-    return KeyFormatError(
-        f"{source}: entry {position} uses a key as a name; names are shown and logged.",
-        position=position,
-    )
 
 
 def find_keys(environ: Mapping[str, str], keys_file: str | None = None) -> tuple[tuple[Key, ...], str]:
@@ -123,24 +124,32 @@ def _lists(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _single_keys(environ: Mapping[str, str]) -> tuple[Key, ...]:
     first = environ.get("GEMINI_API_KEY", "").strip()
-    path = environ.get("GEMINI_API_KEY_FILE", "").strip()
+    path = environ.get(_FIRST_FILE, "").strip()
     if not first and path:
-        first = secret_from_file(path, "GEMINI_API_KEY_FILE", environ).strip()
-    values = [single_key(first, "GEMINI_API_KEY")] if first else []
+        first = secret_from_file(path, _FIRST_FILE, environ).strip()
+    variables = ["GEMINI_API_KEY" if environ.get("GEMINI_API_KEY", "").strip() else _FIRST_FILE]
+    values = [single_key(first, variables[0])] if first else []
     while values and len(values) < len(_NAMES_OF_SINGLE_KEYS):
         variable = f"GEMINI_API_KEY_{len(values) + 1}"
         if not (value := environ.get(variable, "").strip()):
             break
-        values.append(single_key(value, variable))
+        variables.append(variable)
+        values.append(single_key(value, variable, position=len(variables)))
     entries = zip(values, _NAMES_OF_SINGLE_KEYS, strict=False)
-    return parse_keys(",".join(f"{value}|{name}" for value, name in entries), "GEMINI_API_KEY")
+    text = ",".join(f"{value}|{name}" for value, name in entries)
+    return parse_keys(text, "GEMINI_API_KEY", variables=variables)
 
 
-def single_key(value: str, variable: str, lists: str = "GEMINI_API_KEYS") -> str:
-    """The value of a variable that takes one key. `lists` is the variable that takes several."""
+def single_key(value: str, variable: str, lists: str = "GEMINI_API_KEYS", *, position: int = 1) -> str:
+    """The value of a variable that takes one key.
+
+    Args:
+        lists: the variable that takes several.
+        position: of the key among those of variables that follow each other.
+    """
     if "," in value or "|" in value:
         raise KeyFormatError(
-            f"{variable} takes one key without a name; put a list into {lists}.", position=1
+            f"{variable} takes one key without a name; put a list into {lists}.", position=position
         )
     return value
 

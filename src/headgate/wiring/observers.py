@@ -15,6 +15,11 @@ _log = logging.getLogger("headgate")
 
 _LEVELS: dict[str | None, int] = {None: logging.DEBUG, Kind.CANCELLED.value: logging.INFO}
 
+_STANDING = frozenset({"auth", "no_access", "egress", "resource", "tls", "quota", "storage_quota"})
+"""What stays as it is until somebody acts or time passes: a thousand lines say no more than one."""
+
+_MOST_KEYS = 10_000  # of which it is remembered what was said: names come from a configuration
+
 
 class Observers:
     """Passes every fact on to each observer, in order. With none it is silent.
@@ -74,6 +79,7 @@ class LogObserver:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._no_key_left = False
+        self._said: dict[str | None, str | None] = {}  # how the last call with a key ended
 
     def attempt(self, record: AttemptRecord) -> None:
         """Successes at DEBUG, everything else at INFO."""
@@ -101,9 +107,12 @@ class LogObserver:
     def call(self, record: CallRecord) -> None:
         """Successes at DEBUG, a caller that went away at INFO, failures at WARNING; the first that
         found no key left at CRITICAL, so that an alert can hang on it without hearing it a thousand
-        times."""
+        times. A refusal that lasts is told once for its key, and again when something else came
+        between; what repeats it is INFO."""
         level = _LEVELS.get(record.error, logging.WARNING)
         no_key_left = record.error in ("quota", "auth")
+        if self._repeats(record):
+            level = logging.INFO
         if no_key_left and not self._no_key_left:
             level = logging.CRITICAL
         if record.error is None or no_key_left:
@@ -123,3 +132,13 @@ class LogObserver:
             record.retries,
             record.waited,
         )
+
+    def _repeats(self, record: CallRecord) -> bool:
+        """Whether a call failed as the last one with its key did, for a reason that lasts."""
+        key, error = record.key_name, record.error
+        if error == Kind.CANCELLED.value:
+            return False  # says nothing about the key
+        repeats = error in _STANDING and self._said.get(key) == error
+        if key in self._said or len(self._said) < _MOST_KEYS:
+            self._said[key] = error
+        return repeats

@@ -31,7 +31,9 @@ __all__ = [
 class Option:
     """One setting: its name in `headgate.toml` and as an argument, its variable, its default.
 
-    `parse` takes text or a TOML value and raises `ValueError` with the allowed values.
+    `parse` takes text or a TOML value and raises `ValueError` with the allowed values. `general` is a
+    variable that speaks for every provider: it counts where this one says nothing of its own. What a
+    `secret` one holds may be a credential: messages do not repeat it.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Option:
     default: object
     parse: Callable[[object], object]
     meaning: str
+    general: str = ""
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +149,27 @@ def resolve_one(
     arguments: Mapping[str, object],
     environ: Mapping[str, str],
     table: Mapping[str, object],
-    file: str,
+    where: str,
 ) -> Resolved:
-    """The value of an option: argument, variable, file, default. Raises `ConfigurationError`."""
+    """The value of an option: argument, variable, file, default. Raises `ConfigurationError`.
+
+    `where` names the table in messages: `headgate.toml [gemini]`.
+    """
     if arguments.get(option.name) is not None:
         raw, origin = arguments[option.name], f"argument {option.name}"
     elif environ.get(option.variable, "").strip():
         raw, origin = environ[option.variable], option.variable
     elif option.name in table:
-        raw, origin = table[option.name], f"{file} [gemini] {option.name}"
+        raw, origin = table[option.name], f"{where} {option.name}"
+    elif option.general and environ.get(option.general, "").strip():
+        raw, origin = environ[option.general], option.general
     else:
         raw, origin = option.default, "default"
     try:
         return Resolved(option, option.parse(raw), origin)
     except ValueError as error:
+        if option.secret:
+            raise ConfigurationError(f"{origin} is not right; it takes {error}.") from None
         shown = redact(str(raw), limit=80)
         if "@" in shown:  # a URL with a password in it
             shown = f"…@{shown.rpartition('@')[2]}"

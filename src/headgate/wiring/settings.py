@@ -9,18 +9,18 @@ and the measurement.
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from headgate.core.call import Key
-from headgate.core.errors import ConfigurationError
+from headgate.core.errors import ConfigurationError, NoKeysError
 from headgate.policy.models import ModelPolicy
-from headgate.policy.quota.table import Quota, QuotaTable
+from headgate.policy.quota.table import QuotaTable
+from headgate.stores.urls import MEMORY, StoreUrl
+from headgate.wiring.file import read_table
 from headgate.wiring.keys import find_keys
 from headgate.wiring.options import (
     Option,
@@ -34,7 +34,9 @@ from headgate.wiring.options import (
     share,
     whole_number,
 )
-from headgate.wiring.quotas import quota_table
+from headgate.wiring.presets_quota import preset, tier_name, with_preset
+from headgate.wiring.quotas import GEMINI_QUOTAS, declared_quota, quota_table
+from headgate.wiring.stores import IN_MEMORY, check_store
 
 __all__ = [
     "OPTIONS",
@@ -77,7 +79,11 @@ class GeminiSettings:
     quota_tpm: int | None = None
     quota_rpd: int | None = None
     quota_tpd: int | None = None
+    quota_concurrency: int | None = None
     quota_margin: float = 1.0
+    quota_tier: str | None = None
+    quota_learning: bool = True
+    store: StoreUrl = IN_MEMORY
     quotas: QuotaTable | None = None
     resolved: tuple[Resolved, ...] = field(repr=False, default=())
 
@@ -116,8 +122,16 @@ OPTIONS: tuple[Option, ...] = (
            "requests a day of each project and model"),
     Option("quota_tpd", "HEADGATE_QUOTA_TPD", None, optional(whole_number(1)),
            "prompt tokens a day of each project and model"),
+    Option("quota_concurrency", "HEADGATE_QUOTA_CONCURRENCY", None, optional(whole_number(1)),
+           "calls at a time of each project and model"),
     Option("quota_margin", "HEADGATE_QUOTA_MARGIN", 1.0, share,
            "share of each declared quota that is used"),
+    Option("quota_tier", "HEADGATE_QUOTA_TIER", None, optional(tier_name("gemini")),
+           "usage tier of the projects, for quotas that nobody declared"),
+    Option("quota_learning", "HEADGATE_QUOTA_LEARNING", True, boolean,
+           "whether quotas that nobody declared are learned"),
+    Option("store", "HEADGATE_STORE", MEMORY, StoreUrl.read,
+           "where quota ledgers live: this process, or a server that many share", secret=True),
     Option("connect_timeout_seconds", "HEADGATE_CONNECT_TIMEOUT_SECONDS", 10.0, seconds(least=0.001),
            "until a connection stands"),
     Option("attempt_timeout_seconds", "HEADGATE_ATTEMPT_TIMEOUT_SECONDS", 300.0, seconds(least=0.001),
@@ -133,7 +147,8 @@ def resolve(
     arguments: Mapping[str, object], environ: Mapping[str, str], table: Mapping[str, object], file: str
 ) -> tuple[Resolved, ...]:
     """Each option's value and origin. Raises `ConfigurationError`: option, value, what is allowed."""
-    return tuple(resolve_one(option, arguments, environ, table, file) for option in OPTIONS)
+    where = f"{file} [gemini]"
+    return tuple(resolve_one(option, arguments, environ, table, where) for option in OPTIONS)
 
 
 def load_gemini(
@@ -152,7 +167,7 @@ def load_gemini(
         environ: instead of the process environment.
     """
     environ = os.environ if environ is None else environ  # noqa: TID251 - this room owns it
-    table, file = _read_table(environ)
+    table, file = read_table(environ, "gemini", [option.name for option in OPTIONS])
     resolved = resolve(arguments or {}, environ, table, file)
     origin = "argument keys"
     if keys is None:
@@ -172,37 +187,75 @@ class Survey:
         file: the `headgate.toml` that was read, or None.
         resolved: the options that are right.
         keys, keys_origin: the keys, if they are right.
+        quotas: what is declared, if all is right.
         problems: a sentence for each thing that is wrong.
+        named: whether the file has a table for this door.
+        keyless: whether no key was found anywhere.
     """
 
     file: str | None = None
     resolved: list[Resolved] = field(default_factory=list)
     keys: tuple[Key, ...] = ()
     keys_origin: str | None = None
+    quotas: QuotaTable | None = None
     problems: list[str] = field(default_factory=list)
+    named: bool = False
+    keyless: bool = False
 
 
 def survey_gemini(environ: Mapping[str, str] | None = None) -> Survey:
     """Look at every setting on its own, so that one mistake does not hide the next. Never raises."""
     environ = os.environ if environ is None else environ  # noqa: TID251 - this room owns it
+    return survey(
+        "gemini",
+        OPTIONS,
+        environ,
+        find_keys,
+        lambda keys: load_gemini(keys=keys, environ=environ).quotas,
+    )
+
+
+def survey(
+    name: str,
+    options: Sequence[Option],
+    environ: Mapping[str, str],
+    find: Callable[[Mapping[str, str], str | None], tuple[tuple[Key, ...], str]],
+    quotas: Callable[[tuple[Key, ...]], QuotaTable | None],
+) -> Survey:
+    """Look at the settings of a door, one by one.
+
+    Args:
+        name: of its table in the file.
+        find: its keys, out of the environment and `keys_file`.
+        quotas: what it declares; asked only where everything else is right.
+    """
     found, table, file = Survey(), cast("Mapping[str, object]", {}), "headgate.toml"
     try:
-        table, file = _read_table(environ)
+        table, file = read_table(environ, name, [option.name for option in options])
         found.file = file if Path(file).is_file() else None
+        found.named = bool(table)
     except ConfigurationError as error:
         found.problems.append(error.message)
-    for option in OPTIONS:
+    for option in options:
         try:
-            found.resolved.append(resolve_one(option, {}, environ, table, file))
+            item = resolve_one(option, {}, environ, table, f"{file} [{name}]")
+            found.resolved.append(item)
+            if isinstance(item.value, StoreUrl):
+                check_store(item.value)
         except ConfigurationError as error:
             found.problems.append(error.message)
     try:
-        named = cast("str | None", table.get("keys_file"))
-        found.keys, found.keys_origin = find_keys(environ, named)
-        if not found.problems:
-            load_gemini(keys=found.keys, environ=environ)
+        found.keys, found.keys_origin = find(environ, cast("str | None", table.get("keys_file")))
+    except NoKeysError as error:
+        found.problems.append(error.message)
+        found.keyless = True
     except ConfigurationError as error:
         found.problems.append(error.message)
+    if not found.problems:
+        try:
+            found.quotas = quotas(found.keys)
+        except ConfigurationError as error:
+            found.problems.append(error.message)
     return found
 
 
@@ -212,43 +265,12 @@ def _quotas(
     file: str,
     given: Mapping[str, object] | None,
 ) -> QuotaTable | None:
-    default = Quota(settings.quota_rpm, settings.quota_tpm, settings.quota_rpd, settings.quota_tpd)
+    default, margin = declared_quota(settings, GEMINI_QUOTAS), settings.quota_margin
     if given is not None:
-        return quota_table(default, given, settings.quota_margin, "argument quotas")
-    tables = cast("Mapping[str, object]", table.get("quota", {}))
-    return quota_table(default, tables, settings.quota_margin, f"{file} [gemini.quota]")
-
-
-def _read_table(environ: Mapping[str, str]) -> tuple[Mapping[str, object], str]:
-    named = environ.get("HEADGATE_CONFIG", "").strip()
-    path = Path(named or "headgate.toml")
-    if not named and not path.is_file():
-        return {}, str(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"HEADGATE_CONFIG: cannot read {path} ({type(error).__name__}). Name a readable TOML file."
-        ) from None
-    _refuse_unknown(content, {"gemini"}, str(path))
-    table = content.get("gemini", {})
-    if not isinstance(table, dict):
-        raise ConfigurationError(f"{path}: gemini must be a table, written as [gemini].")
-    _refuse_unknown(
-        table, {option.name for option in OPTIONS} | {"keys_file", "quota"}, f"{path} [gemini]"
-    )
-    if not isinstance(table.get("keys_file", ""), str):
-        raise ConfigurationError(f"{path} [gemini] keys_file takes the path of a file.")
-    if not isinstance(table.get("quota", {}), dict):
-        raise ConfigurationError(f"{path} [gemini.quota] must be a table of models and projects.")
-    return table, str(path)
-
-
-def _refuse_unknown(table: Mapping[str, object], known: set[str], where: str) -> None:
-    for name in table:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}."
-            raise ConfigurationError(f"{where}: there is no setting {name!r}; {hint}")
+        declared = quota_table(default, given, margin, "argument quotas")
+    else:
+        tables = cast("Mapping[str, object]", table.get("quota", {}))
+        declared = quota_table(default, tables, margin, f"{file} [gemini.quota]")
+    if settings.quota_tier is None:
+        return declared
+    return with_preset(declared, preset("gemini", settings.quota_tier), margin)
