@@ -24,6 +24,7 @@ Media = Blob | bytes | str | PathLike[str]
 Prompt = str | Sequence[str | Blob | bytes | PathLike[str]]
 """A prompt: text, or pieces of text and media in order."""
 
+
 def prompt_parts(prompt: Prompt, images: object = None, files: object = None) -> tuple[Part, ...]:
     """The parts of a prompt: images and files first, as the API's guide advises, then the text."""
     media = [read_blob(item) for item in (*_listed(images, "images"), *_listed(files, "files"))]
