@@ -172,9 +172,9 @@ def test_config_check_shows_every_setting_its_value_and_where_it_came_from(
 def test_config_check_json_has_the_documented_shape() -> None:
     found = shape(run("config", "check", "--json"))
     assert list(found) == [
-        "ok", "file", "options", "keys", "quotas", "models", "claude", "problems"
+        "ok", "file", "options", "keys", "quotas", "models", "claude", "problems", "codegen"
     ]  # fmt: skip
-    assert found["claude"] is None
+    assert found["claude"] is found["codegen"] is None
     assert found["quotas"] == []
     assert found["ok"] is True
     assert found["file"] is None
@@ -352,3 +352,30 @@ def test_config_check_says_each_problem_of_the_file_once(monkeypatch: pytest.Mon
     (problem,) = shape(run("config", "check", "--json"))["problems"]
     assert "headgate.toml [claude.quota] models.m: there is no quota 'tpm'" in problem
     assert "declare itpm and otpm" in problem
+
+
+def test_config_check_shows_codegen_where_it_is_set_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("headgate.toml").write_text("[codegen]\nmax_retries = 9\n")
+    monkeypatch.setenv("CODEGEN_API_TOKEN", "CANARY-codegen-token-0123456789")
+    monkeypatch.setenv("CODEGEN_HEADER_X_TEAM", "CANARY-team")
+    options = {option["name"]: option for option in shape(run("config", "check", "--json"))["codegen"]}
+    assert options["max_retries"]["origin"] == "headgate.toml [codegen] max_retries"
+    assert options["api_token"]["value"] == "…6789"
+    assert options["webhook_secret"]["value"] is None
+    assert options["custom_headers"]["value"] == ["x-team"]
+    rows = [row.split() for row in run("config", "check").stdout.splitlines()]
+    assert ["Codegen"] in rows
+    assert ["max_retries", "9", "headgate.toml", "[codegen]"] in rows
+    assert ["webhook_secret", "unset", "default"] in rows
+
+
+def test_config_check_takes_a_codegen_token_for_keys_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEMINI_API_KEYS")
+    assert run("config", "check").exit_code == 3
+    monkeypatch.setenv("CODEGEN_API_TOKEN", "CANARY-codegen-token-0123456789")
+    assert run("config", "check").exit_code == 0
+    monkeypatch.setenv("CODEGEN_TIMEOUT", "soon")
+    result = run("config", "check", "--json")
+    assert result.exit_code == 3
+    (problem,) = (text for text in shape(result)["problems"] if "CODEGEN_TIMEOUT" in text)
+    assert "'soon'" in problem

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import structs
 
 from headgate.cli import screen
+from headgate.cli.codegen_settings import CodegenSection, codegen_section
 from headgate.cli.doors import AsJson, guarded, stop
 from headgate.cli.exits import ExitCode
 from headgate.policy.models import ModelPolicy, Registry
@@ -92,13 +93,17 @@ def check(as_json: AsJson = False) -> None:
         "Claude", "organisation", survey_claude(), anthropic_registry(), "anthropic-models.toml"
     )
     sections = [gemini, *([claude] if claude.configured else [])]
+    codegen = codegen_section()
     today = datetime.fromtimestamp(SystemClock().wall(), UTC).date()
-    problems = _problems(sections, today)
+    problems = _problems(sections, today, codegen)
     if as_json:
-        screen.data_json(_shape(sections, today, problems))
+        shape = _shape(sections, today, problems)
+        screen.data_json({**shape, "codegen": codegen.shape() if codegen.said else None})
     else:
         for section in sections:
-            _show(section, today, alone=len(sections) == 1)
+            _show(section, today, alone=len(sections) == 1 and not codegen.said)
+        if codegen.said:
+            codegen.show()
         _end(gemini.survey, problems)
     if problems:
         for problem in problems:
@@ -106,10 +111,10 @@ def check(as_json: AsJson = False) -> None:
         stop(ExitCode.CONFIGURATION)
 
 
-def _problems(sections: list[_Section], today: date) -> list[str]:
+def _problems(sections: list[_Section], today: date, codegen: CodegenSection) -> list[str]:
     """A sentence for each thing that is wrong, once. One provider with keys is enough."""
-    found: list[str] = []
-    keys_elsewhere = any(section.survey.keys for section in sections)
+    found = [codegen.problem] if codegen.problem else []
+    keys_elsewhere = any(section.survey.keys for section in sections) or codegen.has_token
     for section in sections:
         survey = section.survey
         for problem in survey.problems:
