@@ -354,7 +354,7 @@ def test_config_check_says_each_problem_of_the_file_once(monkeypatch: pytest.Mon
     assert "declare itpm and otpm" in problem
 
 
-def test_config_check_shows_codegen_where_it_is_set_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_check_shows_codegen_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("headgate.toml").write_text("[codegen]\nmax_retries = 9\n")
     monkeypatch.setenv("CODEGEN_API_TOKEN", "CANARY-codegen-token-0123456789")
     monkeypatch.setenv("CODEGEN_HEADER_X_TEAM", "CANARY-team")
