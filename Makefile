@@ -38,7 +38,7 @@ bench: $(VENV)/dev.stamp ## the micro benchmarks and the ledger at scale; writes
 mutants: $(VENV)/dev.stamp ## break the ledger on purpose, one fault at a time: every fault must be caught
 	$(BIN)/python -m tests.mutants.run
 
-scoreboard: $(VENV)/dev.stamp ## quotas used and refusals drawn, against other routers; takes 12 minutes
+scoreboard: $(VENV)/dev.stamp ## quotas used and refusals drawn, against other routers; takes 35 minutes
 	-$(BIN)/python -m bench.install
 	$(BIN)/python -m bench.quota
 

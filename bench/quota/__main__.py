@@ -49,7 +49,9 @@ def _chosen(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--no-burst", action="store_true", help="without the 500 calls at once")
     parser.add_argument("--no-rivals", action="store_true", help="without LiteLLM")
-    parser.add_argument("--waves", type=int, default=3, help="in how many turns the scenes are played")
+    # One scene a turn: 11 contenders, 17 programs, a third of two cores. With 44 at once the upstreams
+    # were starved until their sockets ran out.
+    parser.add_argument("--waves", type=int, default=10, help="in how many turns the scenes are played")
     parser.add_argument("--adapter", action="append", default=[], help="one more: name=command")
     parser.add_argument("--results", type=Path, help="folder for quota.json and quota.md")
     chosen = parser.parse_args(arguments)
