@@ -158,6 +158,8 @@ def dump_ledger(ledger: twin.QuotaLedger) -> dict[str, Any]:
         (due, event, (handle, number))
         for due, event, handle, number in ledger._wheel
         if event != EASE or ledger.accounts[handle].paces.get(number, NO_PACE).due == due
+        # of the buckets of a limit the script's wheel holds the first: each knows the next
+        if event != RELEASE or due == min(ledger.accounts[handle].buckets[number])
     }
     lapses = {(due, LAPSE, rid) for due, rid in ledger._lapses if rid in held and held[rid][1] == due}
     return {
@@ -258,7 +260,7 @@ def event_of(name: str, due: int) -> tuple[int, int, Any]:
     if event == LAPSE:
         return due - LAPSES_FROM, event, name[2:]
     parts = name.split(":")
-    assert event == EASE or int(parts[-1]) == due
+    assert event in (RELEASE, EASE) or int(parts[-1]) == due
     return due, event, (int(parts[1]), 0 if event == REST else int(parts[2]) - 1)
 
 

@@ -72,7 +72,10 @@ local function room(domain)
   return tightest and class_of(tightest) or OPEN
 end
 
--- The buckets of a limit are a list in the order of their expiry: each knows the next.
+-- The buckets of a limit are a list in the order of their expiry: each knows the next, and the wheel
+-- knows the first. A wheel of them all would be larger than the processor's caches.
+local function wheeled(domain, number) return format('0:%07d:%03d', domain[HANDLE], number) end
+
 local function add_bucket(domain, number, expires, amount, following)
   local name = format('b%d.%d.%d', domain[HANDLE], number, expires)
   buckets[name], rewritten[name] = {amount, following}, true
@@ -85,8 +88,8 @@ local function insert(domain, number, expires, amount)
   local here, id = domain[at + FIRST], handle * 1000 + number
   if expires < here then
     add_bucket(domain, number, expires, amount, here)
-    domain[at + FIRST] = expires
-    return true
+    domain[at + FIRST], wheel[wheeled(domain, number)] = expires, expires
+    return
   end
   if cursors[id] and cursors[id] <= expires then here = cursors[id] end
   local bucket, name = bucket_of(handle, number, here)
@@ -97,11 +100,10 @@ local function insert(domain, number, expires, amount)
   cursors[id], rewritten[name] = here, true
   if here == expires then
     bucket[1] = bucket[1] + amount
-    return false
+    return
   end
   add_bucket(domain, number, expires, amount, bucket[2])
   bucket[2] = expires
-  return true
 end
 
 local function put(domain, number, expires, amount)
@@ -111,18 +113,16 @@ local function put(domain, number, expires, amount)
     domain[at + HOLDS] = domain[at + HOLDS] + amount
     return expires
   end
-  local new = true
   if expires < last then
-    new = insert(domain, number, expires, amount)
+    insert(domain, number, expires, amount)
   else
     if last == 0 then
-      domain[at + FIRST] = expires
+      domain[at + FIRST], wheel[wheeled(domain, number)] = expires, expires
     else
       add_bucket(domain, number, last, domain[at + HOLDS], expires)
     end
     domain[at + LAST], domain[at + HOLDS] = expires, amount
   end
-  if new then wheel[format('0:%07d:%03d:%d', domain[HANDLE], number, expires)] = expires end
   return expires
 end
 
@@ -148,9 +148,7 @@ local function release(domain, number, expires)
     domain[at + FIRST], domain[at + LAST], domain[at + HOLDS] = 0, 0, 0
   else
     local bucket, name = bucket_of(domain[HANDLE], number, expires)
-    if bucket then
-      domain[at + USED], domain[at + FIRST] = domain[at + USED] - bucket[1], bucket[2]
-      buckets[name], rewritten[name] = false, true
-    end
+    domain[at + USED], domain[at + FIRST] = domain[at + USED] - bucket[1], bucket[2]
+    buckets[name], rewritten[name] = false, true
   end
 end

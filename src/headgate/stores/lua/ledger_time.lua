@@ -20,6 +20,36 @@ local function lapse(rid, lease)
   touch(domain)
 end
 
+-- Of each list of buckets the wheel knows the first. What is due is released in rounds, because a bucket
+-- knows the next; what is beyond the budget stands in the wheel and is due again at once.
+local function release_due(lists)
+  local budget = DRAIN
+  while #lists > 0 do
+    local names, more = {}, {}
+    for _, list in ipairs(lists) do
+      local first = list[1][list[2] + FIRST]
+      if first ~= list[1][list[2] + LAST] then
+        names[#names + 1] = format('b%d.%d.%d', list[1][HANDLE], list[3], first)
+      end
+    end
+    load_buckets(names)
+    for _, list in ipairs(lists) do
+      local domain, at, number = list[1], list[2], list[3]
+      local first = domain[at + FIRST]
+      if first ~= 0 and first <= now and budget > 0 then
+        release(domain, number, first)
+        first, budget = domain[at + FIRST], budget - 1
+      end
+      if first ~= 0 and first <= now and budget > 0 then
+        more[#more + 1] = list
+      elseif first ~= 0 then
+        wheel[wheeled(domain, number)] = first
+      end
+    end
+    lists = more
+  end
+end
+
 local function drain()
   local last = format('%d', now)
   local events = call('ZRANGEBYSCORE', ex, '-inf', last, 'LIMIT', 0, DRAIN)
@@ -27,7 +57,7 @@ local function drain()
   local lapses = call('ZRANGEBYSCORE', ex, from, till, 'LIMIT', 0, DRAIN)
   if #events + #lapses == 0 then return end
   if #events > 0 then call('ZREMRANGEBYRANK', ex, 0, #events - 1) end
-  local handles, rids, names = {}, {}, {}
+  local handles, rids, lists = {}, {}, {}
   for step, event in ipairs(events) do handles[step] = tonumber(sub(event, 3, 9)) end
   for step, event in ipairs(lapses) do rids[step] = sub(event, 3) end
   load_held(rids)
@@ -37,19 +67,14 @@ local function drain()
   load(handles)
   for _, event in ipairs(events) do
     if sub(event, 1, 1) == '0' then
-      local handle, number = tonumber(sub(event, 3, 9)), tonumber(sub(event, 11, 13))
-      local expires = tonumber(sub(event, 15))
-      if domains[handle][HEAD + EACH * (number - 1) + LAST] ~= expires then
-        names[#names + 1] = format('b%d.%d.%d', handle, number, expires)
-      end
+      local number = tonumber(sub(event, 11, 13))
+      lists[#lists + 1] = {domains[tonumber(sub(event, 3, 9))], HEAD + EACH * (number - 1), number}
     end
   end
-  load_buckets(names)
+  release_due(lists)
   for _, event in ipairs(events) do
     local domain, kind = domains[tonumber(sub(event, 3, 9))], sub(event, 1, 1)
-    if kind == '0' then
-      release(domain, tonumber(sub(event, 11, 13)), tonumber(sub(event, 15)))
-    elseif kind == '3' then
+    if kind == '3' then
       pacing().ease(domain, tonumber(sub(event, 11, 13)))
     elseif kind == '4' then
       local name = format('x%d.%d.%d', domain[HANDLE], tonumber(sub(event, 11, 13)),
