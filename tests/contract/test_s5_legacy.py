@@ -120,6 +120,8 @@ def test_every_coroutine_method_has_its_twin() -> None:
             assert not inspect.iscoroutinefunction(twin)
             assert twin.__doc__ == method.__doc__
             assert name in dir(client)
+    public = {name for name in dir(AsyncCodegenClient) if not name.startswith("_")} - {"aclose"}
+    assert public <= set(dir(SyncCodegenClient))
     with pytest.raises(AttributeError):
         client.no_such_call  # noqa: B018 - that is the test
 

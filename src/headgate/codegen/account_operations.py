@@ -43,7 +43,7 @@ class AccountOperations:
         return await self._caller.ask(UserResponse, "get_current_user", fresh=fresh)
 
     async def get_user(
-        self, org_id: Id, user_id: Id, *, fresh: bool = False, **limits: Any
+        self, /, org_id: Id, user_id: Id, *, fresh: bool = False, **limits: Any
     ) -> UserResponse:
         """One user of an organisation."""
         values = {"org_id": number_of(org_id, "org_id"), "user_id": number_of(user_id, "user_id")}

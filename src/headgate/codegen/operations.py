@@ -53,6 +53,7 @@ class Operations(AccountOperations):
 
     async def create_agent_run(
         self,
+        /,
         org_id: Id,
         prompt: str,
         metadata: Mapping[str, Any] | None = None,
@@ -201,7 +202,7 @@ class Operations(AccountOperations):
         )  # fmt: skip
 
     async def update_check_suite_settings(
-        self, org_id: Id, repo_id: Id, **settings: Any
+        self, /, org_id: Id, repo_id: Id, **settings: Any
     ) -> dict[str, Any]:
         """Change it: `check_retry_count` (0 to 10), `ignored_checks`, `check_retry_counts`,
         `custom_prompts`, `high_priority_apps`. What is not named stays."""
