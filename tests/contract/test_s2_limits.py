@@ -171,7 +171,8 @@ def test_s2_08_one_script_by_its_hash_and_loaded_again_when_lost(served: World) 
 
     served.run(main)
     ran = served.commands()
-    assert ran["script|load"] >= 1
+    flushes = 1  # before Redis 7 a server counts all that is done with scripts as one command
+    assert ran.get("script|load", ran.get("script", 0) - flushes) >= 1
     assert "evalsha" in ran
     assert "eval" not in ran
     assert samples(served.registry, "cak_rate_limit_checks_total")["other", "error"] == 0
