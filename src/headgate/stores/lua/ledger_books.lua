@@ -6,8 +6,8 @@
 --                           p<handle>: its paced limits; x<handle>.<limit>.<expires>: what members
 --                           told to be charged in a bucket
 --       {group}th  sorted   handle -> class of headroom; domains that can serve nothing are not in it
---       {group}ex  sorted   the wheel: what happens by itself -> when it is due; lapses of reservations
---                           stand above the rest, at LAPSES_FROM + due
+--       {group}ex  sorted   the wheel: what happens by itself -> when it is due; of a limit's buckets the
+--                           first; lapses of reservations stand above the rest, at LAPSES_FROM + due
 -- ARGV  JSON, either        [0, nonce, first handle, number of all domains, shapes, domains]
 --       or                  [1, nonce, resets, batch, …], batch = [settles, cancels, renews, penalties,
 --                           asks, seed, perhaps restores]; stores/valkey_wire.py writes and reads both
