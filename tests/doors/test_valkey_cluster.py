@@ -179,7 +179,9 @@ def test_a_dead_node_takes_only_its_own_groups_along(nodes: list[Server]) -> Non
     asyncio.run(main())
 
 
-@pytest.mark.skipif(not valkey.oldest_redis(), reason="after Python 3.11 there is no wheel of Redis 6.2")
+@pytest.mark.skipif(
+    not valkey.oldest_redis(), reason="after Python 3.11 there is no wheel of Redis 6.2"
+)
 def test_the_oldest_redis_passes_the_contract() -> None:
     server = Server(valkey.oldest_redis()).start()
 
