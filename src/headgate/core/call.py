@@ -11,21 +11,29 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from headgate.core.fallback import FallbackStrategy
+from headgate.core.raw import RawReply
+from headgate.core.tokens import Usage
+
 __all__ = [
     "Blob",
     "Call",
     "Chunk",
+    "Keeping",
     "Key",
     "Operation",
     "Part",
     "Preparation",
     "Priority",
+    "Raw",
+    "RawReply",
     "Reply",
     "Role",
     "SafetyRating",
     "Secret",
     "Turn",
     "Usage",
+    "Weight",
 ]
 
 
@@ -36,6 +44,15 @@ class Operation(StrEnum):
     STREAM = "stream"
     EMBED = "embed"
     COUNT = "count"
+    LIST = "list"  # of models, or one of them; asked in the upstream's own words only
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it uses none of the model's quota."""
+        return self in _FREE
+
+
+_FREE = frozenset((Operation.COUNT, Operation.LIST))
 
 
 class Priority(StrEnum):
@@ -115,8 +132,7 @@ class Turn:
     parts: tuple[Part | Mapping[str, object], ...] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
+class Preparation(Struct, frozen=True):
     """What is to happen to a call before any quota is spent. A call without one is sent as it is.
 
     Attributes:
@@ -138,8 +154,72 @@ class Preparation:
     schema: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Keeping(Struct, frozen=True):
+    """How long the answer to a call may be remembered, and for whom. Times in seconds.
+
+    Attributes:
+        partition: whose answers they are: an answer kept in one is never given in another.
+        namespace: a name to drop answers by.
+        ttl: how long an answer is fresh.
+        revalidate: how long after that it is still given while a new one is asked for.
+        rescue: how long after that it may still be given where the upstream fails.
+        reads: look for a kept answer; without it the call always asks, and keeps what it gets.
+    """
+
+    partition: str = ""
+    namespace: str = ""
+    ttl: float = 3600.0
+    revalidate: float = 0.0
+    rescue: float = 0.0
+    reads: bool = True
+
+
+class Weight(Struct, frozen=True):
+    """What quotas count of a call, as far as it shows before it is answered.
+
+    Attributes:
+        requests: how many the upstream charges for it: of a batch, one for each of its texts.
+        tokens: of the prompt: a plain count, before any margin.
+        ceiling: of the prompt at the most; for media as in `policy/estimate.py`.
+        most_output: the longest answer in tokens; None where the call sets no bound.
+        cached: whether some of the prompt may come from a cache and not be counted.
+    """
+
+    requests: int = 1
+    tokens: int = 1
+    ceiling: int = 1
+    most_output: int | None = None
+    cached: bool = False
+
+
+class Raw(Struct, frozen=True):
+    """A call in an upstream's own words, to be passed on as they are. Holds no credential.
+
+    Attributes:
+        method: of HTTP.
+        path: under the upstream's base URL, with its query.
+        model: as `path` or `body` name it; only where it is another than the one that was resolved
+            are they changed, and nothing else in them.
+        headers: those to send, names in lower case.
+        body: the caller's bytes.
+        weight: what quotas count of it.
+        repeatable: whether it may be sent again once the upstream may have seen it. What makes or
+            changes something there may not.
+    """
+
+    method: str
+    path: str
+    model: str
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    weight: Weight = Weight()
+    repeatable: bool = True
+
+    def __repr__(self) -> str:
+        return f"Raw({self.method} {self.path}, {len(self.body)} bytes)"  # it may hold prompts
+
+
+class Call(Struct, frozen=True):
     """One request of a caller, before anything was decided about it.
 
     Attributes:
@@ -156,53 +236,40 @@ class Call:
         caller: whose call it is; callers of one priority share quota fairly.
         turns: what was said before `parts`, oldest first.
         preparation: what is to happen to it before it is written; None: nothing.
+        keeping: how its answer may be remembered; None: not at all.
+        raw: the call in the upstream's own words, in place of `parts`, `messages`, `turns` and
+            `options`; the answer then comes in the upstream's own words too.
+        domain: the quota domain whose keys alone may serve it, because what the call names is kept
+            there; empty: any.
+        fallbacks: what may stand in for its answer where every try fails, in order.
+        inputs: what is embedded by one request, each for a vector of its own; in place of `parts`.
     """
 
     operation: Operation
     model: str
     parts: tuple[Part, ...]
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = {}
     request_id: str = ""
     deadline: float | None = None
     max_wait: float = 0.0
-    messages: tuple[Mapping[str, object], ...] = field(default=(), repr=False)
+    messages: tuple[Mapping[str, object], ...] = ()
     priority: Priority = Priority.NORMAL
     caller: str = ""
     turns: tuple[Turn, ...] = ()
     preparation: Preparation | None = None
+    keeping: Keeping | None = None
+    raw: Raw | None = None
+    domain: str = ""
+    fallbacks: tuple[FallbackStrategy, ...] = ()
+    inputs: tuple[tuple[Part, ...], ...] = ()
 
-
-class Usage(Struct, frozen=True):
-    """Tokens one attempt used. Thoughts cost as output; they are not in `output`.
-
-    `cached` (read from a cache) and `cache_write` (written to one) are parts of `prompt`, whatever
-    the upstream counts them as; `cache_write_long` is the part of `cache_write` that is kept for an
-    hour.
-    """
-
-    prompt: int = 0
-    output: int = 0
-    thoughts: int = 0
-    cached: int = 0
-    tool_prompt: int = 0
-    cache_write: int = 0
-    cache_write_long: int = 0
+    def __repr__(self) -> str:  # the rest may hold prompts
+        return f"Call({self.operation.value} {self.model!r}, request_id={self.request_id!r})"
 
     @property
-    def total(self) -> int:
-        """All tokens, as Gemini totals them: prompt + output + thoughts + tool prompt."""
-        return self.prompt + self.output + self.thoughts + self.tool_prompt
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt + other.prompt,
-            self.output + other.output,
-            self.thoughts + other.thoughts,
-            self.cached + other.cached,
-            self.tool_prompt + other.tool_prompt,
-            self.cache_write + other.cache_write,
-            self.cache_write_long + other.cache_write_long,
-        )
+    def requests(self) -> int:
+        """How many requests the upstream charges for it: of a batch, one for each of its texts."""
+        return (len(self.inputs) or 1) if self.raw is None else self.raw.weight.requests
 
 
 class SafetyRating(Struct, frozen=True):
@@ -213,13 +280,14 @@ class SafetyRating(Struct, frozen=True):
     blocked: bool | None = None
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, omit_defaults=True):
     """A complete answer.
 
     Attributes:
         text: the visible text, thoughts left out.
         blobs: images or other media the model produced.
         vector: the embedding, for an embed call.
+        vectors: one for each of its `inputs`, where an embed call has several.
         finish_reason: why the model stopped, in the upstream's words.
         usage: tokens used.
         model: the model version that answered.
@@ -228,6 +296,7 @@ class Reply(Struct, frozen=True):
         upstream_id: what the upstream calls the answer.
         tokens: of the prompt, for a call that only counts them; such a call uses none.
         safety: what the upstream thinks of the answer, where it says so.
+        raw: the answer as it came, for a call that was raw; the rest then holds what policy needs.
     """
 
     text: str = ""
@@ -240,12 +309,16 @@ class Reply(Struct, frozen=True):
     upstream_id: str = ""
     tokens: int = 0
     safety: tuple[SafetyRating, ...] = ()
+    raw: RawReply | None = None
+    vectors: tuple[tuple[float, ...], ...] = ()
 
 
 class Chunk(Struct, frozen=True):
     """A piece of a streamed answer. `usage` is cumulative: the last one counts.
 
     `content` holds the blocks that this piece completed, where the upstream answers in blocks.
+    `raw` holds, of a call that was raw, the bytes as they came: those of all pieces together are the
+    body.
     """
 
     text: str = ""
@@ -255,3 +328,4 @@ class Chunk(Struct, frozen=True):
     model: str = ""
     content: tuple[Mapping[str, object], ...] = ()
     safety: tuple[SafetyRating, ...] = ()
+    raw: bytes = b""

@@ -52,11 +52,13 @@ class HeadgateError(Exception):
         retryable: whether the same call may succeed later without a change.
         retry_after: seconds until it may, where that is known.
         request_id: the id of the call, as in logs and records.
+        attempts: how many were sent before it was raised.
     """
 
     default_kind: ClassVar[str] = "error"
     http_status: int = 500
     retryable: bool = False
+    attempts: int = 0
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

@@ -10,8 +10,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from headgate.core.call import Usage
 from headgate.core.quota import Limit
+from headgate.core.raw import RawReply
+from headgate.core.tokens import Usage
 
 __all__ = ["RULES", "Booking", "Detail", "Kind", "Next", "Outcome", "Rule"]
 
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     BAD_KEY = "bad_key"
     KEY_MODEL = "key_model"
     PROJECT_MODEL = "project_model"
+    TOO_LARGE = "too_large"  # one call is more than the domain's whole quota; another's may be larger
     # nobody's fault, may pass
     CAPACITY = "capacity"
     OVERLOAD = "overload"
@@ -38,6 +40,7 @@ class Kind(StrEnum):
     TIMEOUT = "timeout"
     PROTOCOL = "protocol"  # the answer was cut, malformed, or no answer of this API at all
     LATE = "late"  # no byte was sent: this process got to it too long after its reservation
+    BREAKER_OPEN = "breaker_open"  # no byte was sent: the model failed in a row, and is left alone
     # never again as it is
     TLS = "tls"
     EGRESS = "egress"
@@ -53,11 +56,15 @@ class Booking(StrEnum):
     """What the key or its domain suffers."""
 
     NOTHING = "nothing"
+    SKIP_DOMAIN = "skip_domain"  # nothing: only this call does not ask it again
     PARK_MODEL = "park_model"  # the domain cools down for this model
     PARK_DOMAIN = "park_domain"  # the domain cools down for every model
     DENY_DOMAIN_MODEL = "deny_domain_model"
     DENY_KEY_MODEL = "deny_key_model"
     DISABLE_KEY = "disable_key"
+
+
+_OF_THE_DOMAIN = (Booking.PARK_MODEL, Booking.PARK_DOMAIN, Booking.SKIP_DOMAIN)
 
 
 class Next(StrEnum):
@@ -66,6 +73,7 @@ class Next(StrEnum):
     DONE = "done"
     ROTATE = "rotate"  # another domain or key at once; costs neither a retry nor a sleep
     RETRY = "retry"  # the same key after a back-off; costs a retry
+    STOP = "stop"  # nothing more now; the same call may succeed later
     FAIL = "fail"
 
 
@@ -82,6 +90,11 @@ class Rule(Struct, frozen=True):
     def retryable(self) -> bool:
         """Whether the same call may succeed later without a change."""
         return self.next is not Next.FAIL
+
+    @property
+    def leaves_domain(self) -> bool:
+        """Whether the call does not ask the same domain again before it has waited."""
+        return self.booking in _OF_THE_DOMAIN
 
 
 def _quota(booking: Booking = Booking.PARK_MODEL) -> Rule:
@@ -106,6 +119,7 @@ RULES: dict[Kind, Rule] = {
     Kind.BAD_KEY: Rule(Next.ROTATE, Booking.DISABLE_KEY, "auth", 503),
     Kind.KEY_MODEL: Rule(Next.ROTATE, Booking.DENY_KEY_MODEL, "no_access", 403),
     Kind.PROJECT_MODEL: Rule(Next.ROTATE, Booking.DENY_DOMAIN_MODEL, "no_access", 404),
+    Kind.TOO_LARGE: Rule(Next.ROTATE, Booking.SKIP_DOMAIN, "invalid", 400),
     Kind.CAPACITY: _transient("unavailable", 503),
     Kind.OVERLOAD: _transient("unavailable", 503),
     Kind.SERVER: _transient("server", 502),
@@ -113,6 +127,7 @@ RULES: dict[Kind, Rule] = {
     Kind.TIMEOUT: _transient("timeout", 504),
     Kind.PROTOCOL: _transient("protocol", 502),
     Kind.LATE: _transient("busy", 503),
+    Kind.BREAKER_OPEN: Rule(Next.STOP, Booking.NOTHING, "unavailable", 503),
     Kind.TLS: _final("tls", 502),
     Kind.EGRESS: _final("egress", 403),
     Kind.RESOURCE: _final("resource", 403),
@@ -149,6 +164,8 @@ class Outcome(Struct, frozen=True):
         usage: tokens the attempt is known to have used, or None.
         upstream_id: what the upstream calls the request, for its support; or None.
         detail: what the kind leaves open, where it is known.
+        raw: a final refusal as it came, without the credential, of a call that was raw; None where
+            there is none, or too much of it.
     """
 
     kind: Kind
@@ -161,6 +178,7 @@ class Outcome(Struct, frozen=True):
     usage: Usage | None = None
     upstream_id: str | None = None
     detail: Detail | None = None
+    raw: RawReply | None = None
 
     @property
     def rule(self) -> Rule:

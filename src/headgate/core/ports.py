@@ -6,8 +6,9 @@ Every implementation of a port passes one contract suite in `tests/contract`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
 
 from headgate.core.buckets import Ask, Verdict
 from headgate.core.call import Call, Chunk, Key, Part, Reply, Usage
@@ -17,6 +18,7 @@ from headgate.core.records import AttemptRecord, CallRecord, WaitRecord
 
 __all__ = [
     "Buckets",
+    "CallListener",
     "Clock",
     "Event",
     "Exchange",
@@ -45,27 +47,48 @@ class Clock(Protocol):
         """Wait; zero or less only yields to other tasks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """An HTTP request without a credential. `body` may hold prompts: it is never logged."""
 
     method: str
     url: str
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
     streaming: bool = False
 
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.url}, {len(self.body)} bytes)"
 
-@dataclass(frozen=True, slots=True)
-class Event:
+
+class Event(Struct, frozen=True, eq=False):
     """A piece of an event stream.
 
     `framed` is False for text that is no server-sent event at all: some upstreams drop a bare error
     body into a stream that began well.
+
+    `raw` is every byte since the event before it, as it came: the data, its framing, comments. What is
+    neither an event nor stray text, a comment at the end for instance, comes as an event without data
+    that is not framed: see `is_filler`.
     """
 
-    data: bytes = field(repr=False)
+    data: bytes
     framed: bool = True
+    raw: bytes = b""
+
+    def __eq__(self, other: object) -> bool:
+        """Alike in what they say, however it was framed."""
+        return isinstance(other, Event) and (self.data, self.framed) == (other.data, other.framed)
+
+    def __hash__(self) -> int:
+        return hash((self.data, self.framed))
+
+    def __repr__(self) -> str:
+        return f"Event({len(self.data)} bytes, framed={self.framed})"  # it may hold prompts
+
+    @property
+    def is_filler(self) -> bool:
+        """Whether it says nothing, and is there only for the bytes."""
+        return not self.framed and not self.data
 
 
 class TransportError(Exception):
@@ -136,13 +159,15 @@ class Provider(Protocol):
         """`gemini`, …"""
 
     def write(self, call: Call, model: str) -> Request:
-        """The wire form of a call for a resolved model. Raises `InvalidCallError`."""
+        """The wire form of a call for a resolved model; of a raw one its own bytes. Raises
+        `InvalidCallError`."""
 
     def credential(self, key: Key) -> Mapping[str, str]:
         """The headers that carry a key; never part of a URL."""
 
     def read(self, call: Call, body: bytes) -> Reply | Outcome:
-        """The reply in a 200 body, or why it is none (blocked, malformed)."""
+        """The reply in a 200 body, or why it is none (blocked, malformed). Of a raw call an answer that
+        was withheld is a reply too: whoever asked is told so in the upstream's own words."""
 
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         """What an answer with another status means."""
@@ -150,8 +175,14 @@ class Provider(Protocol):
     def named_limits(self, headers: Mapping[str, str]) -> tuple[Limit, ...]:
         """The quotas that the headers of a 200 name for the key's domain and the model."""
 
-    def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
-        """A streamed answer piece by piece; an `Outcome` ends one that failed. Closes `events`."""
+    def chunks(
+        self, events: AsyncGenerator[Event], *, raw: bool = False
+    ) -> AsyncGenerator[Chunk | Outcome]:
+        """A streamed answer piece by piece; an `Outcome` ends one that failed. Closes `events`.
+
+        Args:
+            raw: the call was raw: pieces carry their bytes, and of what they say what policy needs.
+        """
 
 
 class Tariff(Protocol):
@@ -163,8 +194,15 @@ class Tariff(Protocol):
     def cached(self, call: Call) -> bool:
         """Whether some of the prompt may come from a cache and not be counted."""
 
+    def requests(self, call: Call) -> int:
+        """How many requests are counted for a call: of a batch, one or one for each of its texts."""
+
     def most_output(self, call: Call) -> int | None:
         """The longest answer in tokens; None where the call sets no bound."""
+
+    def prepaid_output(self, call: Call) -> int:
+        """Tokens of output that are counted when the call arrives, whatever comes out of it; 0 where
+        only what has come out is counted."""
 
     def counted(self, usage: Usage) -> Costs:
         """The tokens that quotas count of an attempt: input, output and total."""
@@ -225,6 +263,16 @@ class LimitObserver(Protocol):
 
     def checked(self, identifier: str, result: str, remaining: float | None) -> None:
         """One check ended: `allowed`, `exceeded` or `error`, with the fewest tokens left."""
+
+
+class CallListener(Protocol):
+    """Hears of a call under way; an observer may be one, too. Returns quickly, never raises."""
+
+    def begun(self, call: Call) -> Mapping[str, str] | None:
+        """A call begins. Gives headers that its upstream requests are to carry, if any."""
+
+    def answered(self, call: Call, reply: Reply) -> None:
+        """A call was answered; of a stream, without its text."""
 
 
 class Observer(Protocol):

@@ -40,7 +40,10 @@ class Counts(StrEnum):
     @property
     def is_tokens(self) -> bool:
         """Whether it counts tokens, of which a call takes many."""
-        return self in (Counts.INPUT, Counts.OUTPUT, Counts.TOTAL)
+        return self in _TOKENS
+
+
+_TOKENS = frozenset((Counts.INPUT, Counts.OUTPUT, Counts.TOTAL))
 
 
 class Kind(StrEnum):

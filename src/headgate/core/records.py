@@ -21,7 +21,11 @@ class WaitFor(StrEnum):
 
 
 class AttemptRecord(Struct, frozen=True):
-    """One attempt: which key, how long, with what result. Times are monotonic seconds."""
+    """One attempt: which key, how long, with what result. Times are monotonic seconds.
+
+    `caller`, `operation` and `provider` are those of its call. `estimate` is what it is taken to have
+    used where the upstream did not tell, or not all of it: a caller went away, an answer was cut.
+    """
 
     request_id: str
     number: int
@@ -31,6 +35,10 @@ class AttemptRecord(Struct, frozen=True):
     started: float
     ended: float
     outcome: Outcome
+    operation: Operation = Operation.GENERATE
+    caller: str = ""
+    provider: str = ""
+    estimate: Usage | None = None
 
 
 class WaitRecord(Struct, frozen=True):
@@ -71,7 +79,10 @@ class CallRecord(Struct, frozen=True):
     """A finished call. Times are monotonic seconds; `key_name` is the key that answered.
 
     `error` is None for a success, else the kind of the error the caller got; `fault` for one of ours.
-    `findings` is None where the call was not prepared.
+    `findings` is None where the call was not prepared. `cached`: a kept answer was given, which uses
+    nothing; `saved` is what it used when it was new. `looked_up`: kept answers were looked through.
+    `fallback` is the word of what stood in for an answer of the model that was asked for, if anything
+    did.
     """
 
     request_id: str
@@ -87,3 +98,9 @@ class CallRecord(Struct, frozen=True):
     usage: Usage
     error: str | None
     findings: Findings | None = None
+    caller: str = ""
+    provider: str = ""
+    cached: bool = False
+    saved: Usage = Usage()
+    fallback: str | None = None
+    looked_up: bool = False

@@ -1,7 +1,7 @@
 """The order of the path, once.
 
-A call goes down the tuple and its answer comes back up. Later stages (admit, recall, degrade, protect)
-take their place in this tuple and nowhere else.
+A call goes down the tuple and its answer comes back up. An engine may be built without recall,
+degrade, hedge, protect and watch; what it has of them has its place in this tuple and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from asyncio import CancelledError
 from functools import partial
 
-from headgate.core.call import Call, Usage
+from headgate.core.call import Call, Reply, Usage
 from headgate.core.errors import HeadgateError
 from headgate.core.outcome import Kind, Outcome
-from headgate.core.ports import Clock, Observer
+from headgate.core.ports import CallListener, Clock, Observer
+from headgate.core.request_ids import REQUEST_ID, leave
 from headgate.engine.passage import Answer, Onward, Passage, Stage
 from headgate.engine.stream import ReplyStream
 
@@ -23,6 +24,10 @@ class Pipeline:
     """The engine a door drives: one call in, one answer or one typed error out, one record.
 
     Safe to share between tasks, threads and event loops: all state of a call lives in its passage.
+
+    Args:
+        provider: its name, for records.
+        listener: hears that a call begins, and what it was answered.
     """
 
     def __init__(
@@ -34,10 +39,20 @@ class Pipeline:
         send: Stage,
         clock: Clock,
         observer: Observer,
+        recall: Stage | None = None,
+        degrade: Stage | None = None,
+        hedge: Stage | None = None,
+        protect: Stage | None = None,
+        watch: Stage | None = None,
+        provider: str = "",
+        listener: CallListener | None = None,
     ) -> None:
-        self.order = (prepare, attempt, reserve, send)
+        whole = (prepare, recall, degrade, attempt, hedge, protect, reserve, watch, send)
+        self.order = tuple(stage for stage in whole if stage is not None)
+        self._provider = provider
         self._clock = clock
         self._observer = observer
+        self._listener = listener
         path: Onward = _end
         for stage in reversed(self.order):
             path = partial(stage, onward=path)
@@ -50,9 +65,13 @@ class Pipeline:
         its end or closed; its record is made then.
         """
         passage = Passage(call, self._clock.monotonic())
+        if self._listener is not None:
+            passage.trace = self._listener.begun(call)
+        token = REQUEST_ID.set(call.request_id)
         try:
             answer = await self._path(passage)
         except HeadgateError as error:
+            error.attempts = passage.attempts
             self._done(passage, Usage(), error.kind)
             raise
         except CancelledError:
@@ -61,18 +80,29 @@ class Pipeline:
         except Exception:  # a fault of ours: whoever counts calls counts it too
             self._done(passage, Usage(), "fault")
             raise
+        finally:
+            leave(token)
         if isinstance(answer, ReplyStream):
-            answer.on_end(partial(self._stream_done, passage))
+            answer.on_end(partial(self._stream_done, passage, answer))
         else:
+            self._answered(call, answer)
             self._done(passage, answer.usage, None)
         return answer, passage
 
-    def _stream_done(self, passage: Passage, outcome: Outcome) -> None:
+    def _answered(self, call: Call, reply: Reply) -> None:
+        if self._listener is not None:
+            self._listener.answered(call, reply)
+
+    def _stream_done(self, passage: Passage, stream: ReplyStream, outcome: Outcome) -> None:
+        if outcome.kind is Kind.SUCCESS:
+            reply = Reply(finish_reason=stream.finish_reason, model=stream.model)
+            self._answered(passage.call, reply)
         error = None if outcome.kind is Kind.SUCCESS else outcome.rule.public_kind
         self._done(passage, outcome.usage or Usage(), error)
 
     def _done(self, passage: Passage, usage: Usage, error: str | None) -> None:
-        self._observer.call(passage.record(self._clock.monotonic(), usage, error))
+        record = passage.record(self._clock.monotonic(), usage, error, self._provider)
+        self._observer.call(record)
 
 
 async def _end(passage: Passage) -> Answer:

@@ -14,7 +14,11 @@ from headgate.core.errors import UpstreamError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Exchange, TransportError
 
-__all__ = ["Change", "ReplyStream"]
+__all__ = ["Change", "Ending", "ReplyStream"]
+
+Ending = Callable[[Outcome], tuple[Chunk, Outcome] | None]
+"""Gets the outcome of a stream that is over. For one that broke it may give a last piece, with which
+the stream ends as if it were whole, and the outcome that stages further out are told."""
 
 
 class Change(Protocol):
@@ -55,9 +59,13 @@ class ReplyStream:
         self._ended = False
         self._on_end: list[Callable[[Outcome], None]] = []
         self._change: Change | None = None
+        self._ending: Ending | None = None
+        self._inner = 0
         self.usage = Usage()
         self.model = first.model
+        self.headers = exchange.headers  # of the answer, names in lower case
         self.finish_reason: str | None = None
+        self.length = 0  # characters, media and calls that were passed on
 
     def on_end(self, callback: Callable[[Outcome], None]) -> None:
         """Call back once, with the outcome, when the stream is over. Innermost stage first."""
@@ -66,6 +74,11 @@ class ReplyStream:
     def through(self, change: Change) -> None:
         """Pass every piece through a change; at most one, before the first is read."""
         self._change = change
+
+    def mend(self, ending: Ending) -> None:
+        """End as `ending` says where the stream breaks. Who asked to be called back before hears of the
+        break, who asks after that only of the ending."""
+        self._ending, self._inner = ending, len(self._on_end)
 
     def __aiter__(self) -> Self:
         return self
@@ -78,6 +91,7 @@ class ReplyStream:
         else:
             chunk = await self._changed(self._change)
         self.usage = chunk.usage or self.usage
+        self.length += len(chunk.text) + len(chunk.blobs) + len(chunk.content)
         self.finish_reason = chunk.finish_reason or self.finish_reason
         return chunk
 
@@ -110,7 +124,9 @@ class ReplyStream:
         if isinstance(item, Chunk):
             return item
         outcome = self._safe(item)
-        await self._end(outcome)
+        last = await self._end(outcome)
+        if last is not None:
+            return last
         sentence = (
             f"The stream broke off: {outcome.message} What came before it is incomplete; ask again."
         )
@@ -128,13 +144,19 @@ class ReplyStream:
         as cancelled."""
         await self._end(Outcome(Kind.CANCELLED, "The reader closed the stream.", usage=self.usage))
 
-    async def _end(self, outcome: Outcome) -> None:
+    async def _end(self, outcome: Outcome) -> Chunk | None:
+        """Give everything back, once. The last piece, where the break is mended."""
         if self._ended:
-            return
+            return None
         self._ended = True
         try:
-            for callback in self._on_end:
+            for callback in self._on_end[: self._inner]:
+                callback(outcome)
+            mended = None if self._ending is None else self._ending(outcome)
+            last, outcome = mended or (None, outcome)
+            for callback in self._on_end[self._inner :]:
                 callback(outcome)
             await self._rest.aclose()
         finally:
             await self._exchange.aclose()
+        return last
