@@ -29,10 +29,15 @@ def _reply(text: str, finish: str | None = "STOP") -> dict[str, object]:
 REPLY = json.dumps(_reply("A gate decides how much water is let in. " * 20)).encode()
 """A whole answer of about 1 KB."""
 
-_EVENTS = [
-    b"data: %b\r\n\r\n" % json.dumps(_reply("a piece of text, ", "STOP" if last else None)).encode()
-    for last in (*[False] * (CHUNKS - 1), True)
-]
+
+def _events(pieces: int) -> list[bytes]:
+    return [
+        b"data: %b\r\n\r\n" % json.dumps(_reply("a piece of text, ", "STOP" if last else None)).encode()
+        for last in (*[False] * (pieces - 1), True)
+    ]
+
+
+_EVENTS = {pieces: _events(pieces) for pieces in (CHUNKS, 50)}
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 _WHOLE = _HEAD % len(REPLY) + REPLY
 _STREAM_HEAD = (
@@ -65,7 +70,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_WHOLE)
             return
         self._transport.write(_STREAM_HEAD)
-        for event in _EVENTS:
+        for event in _EVENTS[50 if b"pieces=50" in head else CHUNKS]:
             self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
         self._transport.write(b"0\r\n\r\n")
 

@@ -10,7 +10,9 @@ from headgate.transport.sse import LONGEST_EVENT, EventTooLongError, SseDecoder
 
 def decode(*pieces: bytes, longest: int = LONGEST_EVENT) -> list[Event]:
     decoder = SseDecoder(longest)
-    return [event for piece in pieces for event in decoder.feed(piece)] + list(decoder.end())
+    events = [event for piece in pieces for event in decoder.feed(piece)] + list(decoder.end())
+    assert b"".join(event.raw for event in events) == b"".join(pieces), "not a byte may be lost"
+    return [event for event in events if not event.is_filler]
 
 
 def framed(*data: bytes) -> list[Event]:

@@ -9,38 +9,25 @@ own, and gives it back when it shuts down, closed by hand or not.
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import aiohttp
 
 from headgate.core.outcome import Detail, Kind, Outcome
 from headgate.core.ports import Clock, Event, Request, TransportError
+from headgate.transport.bounds import LARGEST_BODY, STANDARD_TIMEOUTS, Timeouts
+from headgate.transport.request_head import merged
 from headgate.transport.sse import EventTooLongError, SseDecoder
 
 __all__ = ["HttpTransport", "Timeouts"]
 
-LARGEST_BODY = 256 * 1024 * 1024
-"""Bytes of a reply at the most; a base64 image of 100 MB, the upstream's own limit, fits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds an exchange may take where the call has no nearer deadline.
-
-    Attributes:
-        connect: until the connection stands, TLS included.
-        attempt: a whole answer that does not stream, thinking included.
-        stream_idle: silence within a stream, and before it begins.
-    """
-
-    connect: float = 10.0
-    attempt: float = 300.0
-    stream_idle: float = 120.0
+_LARGE = 1024 * 1024
+"""Bytes from which aiohttp warns of a body that is sent at once (3.14, `TOO_LARGE_BYTES_BODY`)."""
 
 
 class HttpTransport:
@@ -50,17 +37,21 @@ class HttpTransport:
         ssl_context: makes the TLS context; the default verifies against the system's certificates.
         connections: at once, of each event loop; 0: any number. Waiting for one counts as connecting.
         idle_seconds: how long a connection nobody uses is kept.
+        proxy: URL of the HTTP proxy that everything goes through; None: none, whatever the environment
+            says.
     """
 
     def __init__(
         self,
         clock: Clock,
-        timeouts: Timeouts = Timeouts(),
+        timeouts: Timeouts = STANDARD_TIMEOUTS,
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
         *,
         connections: int = 0,
         idle_seconds: float = 15.0,
+        proxy: str | None = None,
     ) -> None:
+        self._proxy = proxy
         self._connections = connections
         self._idle_seconds = idle_seconds
         self._clock = clock
@@ -77,16 +68,18 @@ class HttpTransport:
         not_after: float | None = None,
     ) -> HttpExchange:
         """See `Transport.open`."""
+        headers = dict(merged(request.headers, credential))
         session = await self._session()
         _due.set(None if not_after is None else _Due(self._clock, not_after))
         try:
             response = await session.request(
                 request.method,
                 request.url,
-                data=request.body or None,
-                headers={**request.headers, **credential},
+                data=_payload(request.body),
+                headers=headers,
                 timeout=self._timeout(request, deadline),
                 allow_redirects=False,
+                proxy=self._proxy,
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _translate(error) from None
@@ -142,6 +135,9 @@ class HttpTransport:
             max_line_size=64 * 1024,
             max_field_size=64 * 1024,
         )
+        # Whoever instruments aiohttp for the process adds its own; ours would be traced twice, and
+        # carry headers that nobody asked for.
+        session.trace_configs.clear()
         try:
             yield session
         finally:
@@ -254,6 +250,13 @@ class HttpExchange:
             raise _translate(error) from None
 
 
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """A large body goes out in pieces: aiohttp would hold the loop up with it, and warns of that."""
+    if len(body) < _LARGE:
+        return body or None
+    return io.BytesIO(body)
+
+
 def _translate(error: Exception) -> TransportError:
     """One sentence per way of failing. The original is not chained: its text may hold anything."""
     kind, sentence, sent = _classify(error)
@@ -266,7 +269,7 @@ def _detail(error: Exception) -> Detail | None:
     return Detail.CONNECT_TIMEOUT if isinstance(error, aiohttp.ConnectionTimeoutError) else None
 
 
-def _classify(error: Exception) -> tuple[Kind, str, bool]:  # noqa: PLR0911 - a line for each way
+def _classify(error: Exception) -> tuple[Kind, str, bool]:  # noqa: PLR0911, PLR0912 - one each
     match error:
         case _LateError():
             return Kind.LATE, "The connection came too late after the quota was reserved.", False
@@ -283,6 +286,8 @@ def _classify(error: Exception) -> tuple[Kind, str, bool]:  # noqa: PLR0911 - a 
         case aiohttp.ClientConnectorError():
             reason = error.os_error.strerror or "connection refused"
             return Kind.NETWORK, f"No connection to {error.host}:{error.port}: {reason}.", False
+        case aiohttp.ClientHttpProxyError():
+            return Kind.NETWORK, f"The proxy refused the connection: HTTP {error.status}.", False
         case aiohttp.ServerDisconnectedError():
             return Kind.NETWORK, "The upstream closed the connection without an answer.", True
         case aiohttp.ClientPayloadError():
