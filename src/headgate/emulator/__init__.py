@@ -12,6 +12,7 @@ the configuration file, the faults and the report.
 from headgate.emulator.anthropic_config import Organisation, TokenLimits
 from headgate.emulator.codegen_config import CodegenTeam
 from headgate.emulator.config import EmulatorConfig, Fault, Latency, Limits, Model, Project
+from headgate.emulator.openai_config import OpenAILimits, OpenAIOrganisation
 from headgate.emulator.report import (
     Counts,
     KeyReport,
@@ -35,6 +36,8 @@ __all__ = [
     "Limits",
     "Model",
     "ModelReport",
+    "OpenAILimits",
+    "OpenAIOrganisation",
     "Organisation",
     "Project",
     "ProjectReport",

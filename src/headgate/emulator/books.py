@@ -6,18 +6,22 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from headgate.emulator.anthropic_config import Organisation, TokenLimits
 from headgate.emulator.codegen_desk import Seat
 from headgate.emulator.config import EmulatorConfig, Limits, Model, Project
 from headgate.emulator.errors import Shortage
+from headgate.emulator.openai_config import OpenAILimits, OpenAIOrganisation
 from headgate.emulator.quotas import Quota, build
 from headgate.emulator.report import Counts, KeyReport, ModelReport, ProjectReport, QuotaReport, Report
 
-__all__ = ["Account", "Books", "Entry", "Level", "Member"]
+__all__ = ["Account", "Books", "Entry", "Level", "Member", "Tenant"]
 
 T = TypeVar("T")
+
+Holder: TypeAlias = Organisation | OpenAIOrganisation
+"""Whoever has token buckets."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,14 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Tenant:
+    """A key of an organisation on the OpenAI surface."""
+
+    organisation: OpenAIOrganisation
+    key: str  # its name
+
+
+@dataclass(frozen=True)
 class Level:
     """How a token bucket stands: its limit, what is left, seconds until it is full."""
 
@@ -49,7 +61,7 @@ class Level:
 class Entry:
     """One request while it is served. Close it once; that decides what it counts as."""
 
-    account: Account | Member | Seat | None
+    account: Account | Member | Tenant | Seat | None
     model: str = "-"
     tokens_in: int = 0
     tokens_out: int = 0
@@ -58,10 +70,11 @@ class Entry:
 
 
 class _Counter:
-    """A quota with its maximum and sums."""
+    """A quota of so many seconds with its maximum and sums."""
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, seconds: float) -> None:
         self.quota = quota
+        self.seconds = seconds
         self.max_used = 0.0
         self.admitted = 0
         self.refused = 0
@@ -98,6 +111,11 @@ class Books:
             for organisation in config.organisations
             for name, value in organisation.keys.items()
         }
+        self._tenants = {
+            value: Tenant(organisation, name)
+            for organisation in config.openai
+            for name, value in organisation.keys.items()
+        }
         self.reset(0.0)
 
     def reset(self, now: float) -> None:
@@ -110,11 +128,14 @@ class Books:
         for team in self._config.codegen:
             keys = {name: KeyReport() for name in team.keys}
             self._report.codegen[team.name] = ProjectReport(keys=keys)
+        for owner in self._config.openai:
+            keys = {name: KeyReport() for name in owner.keys}
+            self._report.openai[owner.name] = ProjectReport(keys=keys)
         for organisation in self._config.organisations:
             keys = {name: KeyReport() for name in organisation.keys}
             self._report.organisations[organisation.name] = ProjectReport(keys=keys)
         self._counters: dict[tuple[str, str], dict[str, _Counter]] = {}
-        self._buckets: dict[tuple[str, str], dict[str, _Counter]] = {}
+        self._buckets: dict[tuple[str, str, str], dict[str, _Counter]] = {}
         self._open: set[int] = set()
 
     def account(self, value: str) -> Account | None:
@@ -124,6 +145,10 @@ class Books:
     def member(self, value: str) -> Member | None:
         """The organisation whose key this is."""
         return self._members.get(value)
+
+    def tenant(self, value: str) -> Tenant | None:
+        """The same on the OpenAI surface."""
+        return self._tenants.get(value)
 
     # ── quota ────────────────────────────────────────────────────────────────
 
@@ -164,7 +189,8 @@ class Books:
         )
         for name, limit, mechanism, seconds in wanted:
             if limit is not None:
-                yield name, _Counter(build(mechanism, limit, seconds, limits.phase, self._born))
+                quota = build(mechanism, limit, seconds, limits.phase, self._born)
+                yield name, _Counter(quota, seconds)
 
     # ── token buckets ────────────────────────────────────────────────────────
 
@@ -175,8 +201,35 @@ class Books:
 
         `names` are class and id of the model. What comes out is charged by `charge_output`.
         """
-        buckets = self._of_class(organisation, names)
         amounts = {"rpm": 1, "itpm": tokens, "otpm": 1}
+        return self._take(self._of_class(organisation, names), now, amounts, unpaid="otpm")
+
+    def admit_call(
+        self, organisation: OpenAIOrganisation, names: tuple[str, str], now: float, tokens: int
+    ) -> list[Shortage]:
+        """The same on the OpenAI surface: a request and the tokens that are counted with it."""
+        amounts = {"rpm": 1, "tpm": tokens, "rpd": 1}
+        return self._take(self._of_class(organisation, names), now, amounts)
+
+    def charge_output(self, holder: Holder, names: tuple[str, str], now: float, tokens: int) -> None:
+        """Take what came out, whether there is room or not."""
+        buckets = self._of_class(holder, names)
+        counter = buckets.get("otpm" if isinstance(holder, Organisation) else "tpm")
+        if counter is not None and tokens:
+            counter.charge(now, tokens)
+
+    def levels(self, holder: Holder, names: tuple[str, str], now: float) -> dict[str, Level]:
+        """How the buckets of a model class stand."""
+        found = {}
+        for name, counter in self._of_class(holder, names).items():
+            limit, used = counter.quota.limit, counter.quota.used(now)
+            full_in = used / limit * counter.seconds if limit else 0.0
+            found[name] = Level(limit, limit - used, full_in)
+        return found
+
+    def _take(
+        self, buckets: Mapping[str, _Counter], now: float, amounts: Mapping[str, int], unpaid: str = ""
+    ) -> list[Shortage]:
         short: list[Shortage] = []
         for name, counter in buckets.items():
             if not counter.quota.room(now, amounts[name]):
@@ -185,44 +238,29 @@ class Books:
                 counter.refused += 1
         if not short or self._config.charge_refused:
             for name, counter in buckets.items():
-                if name != "otpm":
+                if name != unpaid:
                     counter.charge(now, amounts[name])
         return short
 
-    def charge_output(
-        self, organisation: Organisation, names: tuple[str, str], now: float, tokens: int
-    ) -> None:
-        """Take what came out, whether there is room or not."""
-        counter = self._of_class(organisation, names).get("otpm")
-        if counter is not None and tokens:
-            counter.charge(now, tokens)
-
-    def levels(
-        self, organisation: Organisation, names: tuple[str, str], now: float
-    ) -> dict[str, Level]:
-        """How the buckets of a model class stand."""
-        found = {}
-        for name, counter in self._of_class(organisation, names).items():
-            limit, used = counter.quota.limit, counter.quota.used(now)
-            full_in = used / limit * self._config.minute_seconds if limit else 0.0
-            found[name] = Level(limit, limit - used, full_in)
-        return found
-
-    def _of_class(self, organisation: Organisation, names: tuple[str, str]) -> dict[str, _Counter]:
-        place = (organisation.name, names[0])
+    def _of_class(self, holder: Holder, names: tuple[str, str]) -> dict[str, _Counter]:
+        section = "organisations" if isinstance(holder, Organisation) else "openai"
+        place = (section, holder.name, names[0])
         if place not in self._buckets:
-            limits = _pick(organisation.limits, *names) or TokenLimits()
-            wanted = (("rpm", limits.rpm), ("itpm", limits.itpm), ("otpm", limits.otpm))
+            minute, day = self._config.minute_seconds, self._config.day_seconds
+            wanted = (
+                (name, limit, day if name == "rpd" else minute)
+                for name, limit in _limits_of(holder, names).items()
+            )
             self._buckets[place] = {
-                name: _Counter(build("token_bucket", limit, self._config.minute_seconds))
-                for name, limit in wanted
+                name: _Counter(build("token_bucket", limit, seconds), seconds)
+                for name, limit, seconds in wanted
                 if limit is not None
             }
         return self._buckets[place]
 
     # ── counts ───────────────────────────────────────────────────────────────
 
-    def opened(self, account: Account | Member | Seat | None) -> Entry:
+    def opened(self, account: Account | Member | Tenant | Seat | None) -> Entry:
         """A request came in."""
         entry = Entry(account)
         self._open.add(id(entry))
@@ -262,9 +300,10 @@ class Books:
         for (project, bucket), counters in self._counters.items():
             quotas = {name: counter.report(now) for name, counter in counters.items()}
             self._report.projects[project].models[bucket] = ModelReport(quotas=quotas)
-        for (organisation, bucket), counters in self._buckets.items():
+        for (section, holder, bucket), counters in self._buckets.items():
             quotas = {name: counter.report(now) for name, counter in counters.items()}
-            self._report.organisations[organisation].models[bucket] = ModelReport(quotas=quotas)
+            owners = self._report.openai if section == "openai" else self._report.organisations
+            owners[holder].models[bucket] = ModelReport(quotas=quotas)
         self._report.seconds = now - self._since
         return copy.deepcopy(self._report)
 
@@ -299,9 +338,11 @@ class Books:
         yield owner.totals
         yield owner.keys[entry.account.key].totals
 
-    def _owner(self, account: Account | Member | Seat) -> ProjectReport:
+    def _owner(self, account: Account | Member | Tenant | Seat) -> ProjectReport:
         if isinstance(account, Seat):
             return self._report.codegen[account.team.name]
+        if isinstance(account, Tenant):
+            return self._report.openai[account.organisation.name]
         if isinstance(account, Member):
             return self._report.organisations[account.organisation.name]
         return self._report.projects[account.project.name]
@@ -316,3 +357,11 @@ def _pick(limits: Mapping[str, T], bucket: str, model: str) -> T | None:
         if fnmatchcase(bucket, pattern) or fnmatchcase(model, pattern):
             return limits[pattern]
     return None
+
+
+def _limits_of(holder: Holder, names: tuple[str, str]) -> dict[str, int | None]:
+    if isinstance(holder, Organisation):
+        tokens = _pick(holder.limits, *names) or TokenLimits()
+        return {"rpm": tokens.rpm, "itpm": tokens.itpm, "otpm": tokens.otpm}
+    calls = _pick(holder.limits, *names) or OpenAILimits()
+    return {"rpm": calls.rpm, "tpm": calls.tpm, "rpd": calls.rpd}

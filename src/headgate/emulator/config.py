@@ -15,6 +15,7 @@ import msgspec
 from headgate.core.errors import ConfigurationError
 from headgate.emulator.anthropic_config import Organisation
 from headgate.emulator.codegen_config import CodegenTeam
+from headgate.emulator.openai_config import OpenAIOrganisation
 from headgate.emulator.problems import check_key_names, describe
 from headgate.emulator.vocabulary import (
     ALIASES,
@@ -26,6 +27,9 @@ from headgate.emulator.vocabulary import (
     CODEGEN_METHODS,
     ERROR_IDS,
     METHODS,
+    OPENAI_ALIASES,
+    OPENAI_ERROR_IDS,
+    OPENAI_METHODS,
 )
 
 __all__ = ["EmulatorConfig", "Fault", "Latency", "Limits", "Mechanism", "Model", "Project", "Tier"]
@@ -175,14 +179,17 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         named = dict.fromkeys(
-            (*ALIASES, *CLAUDE_ALIASES, *CODEGEN_FAULTS, *ERROR_IDS, *CLAUDE_ERROR_IDS)
+            (
+                *(*ALIASES, *CLAUDE_ALIASES, *OPENAI_ALIASES, *CODEGEN_FAULTS),
+                *(*ERROR_IDS, *CLAUDE_ERROR_IDS, *OPENAI_ERROR_IDS),
+            )
         )
         allowed = (*BEHAVIOURS, *named)
         if self.kind not in allowed:
             raise ValueError(f"`kind` is {self.kind!r}; allowed: {', '.join(allowed)}")
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"`probability` is {self.probability}; allowed: 0 to 1")
-        methods = (*METHODS, *CLAUDE_METHODS, *CODEGEN_METHODS)
+        methods = (*METHODS, *CLAUDE_METHODS, *OPENAI_METHODS, *CODEGEN_METHODS)
         if self.method is not None and self.method not in methods:
             raise ValueError(f"`method` is {self.method!r}; allowed: {', '.join(methods)}")
         if min(self.start, self.skip, self.after, self.seconds) < 0:
@@ -248,6 +255,7 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         models: more Gemini models, or other facts about known ones.
         organisations: who may call the Anthropic surface, and how much.
         codegen: teams that may call the Codegen surface, and how much.
+        openai: who may call the OpenAI surface, and how much.
     """
 
     projects: list[Project] = []
@@ -268,6 +276,7 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     models: list[Model] = []
     organisations: list[Organisation] = []
     codegen: list[CodegenTeam] = []
+    openai: list[OpenAIOrganisation] = []
 
     def __post_init__(self) -> None:
         if self.minute_seconds <= 0 or self.day_seconds <= 0:
@@ -275,7 +284,8 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         _no_repeats("project names", [p.name for p in self.projects])
         _no_repeats("organisation names", [o.name for o in self.organisations])
         _no_repeats("team names", [team.name for team in self.codegen])
-        for owners in (self.projects, self.organisations, self.codegen):
+        _no_repeats("organisation names", [owner.name for owner in self.openai])
+        for owners in (self.projects, self.organisations, self.codegen, self.openai):
             _no_repeats("key names", [k for owner in owners for k in owner.keys])
             values = [v for owner in owners for v in owner.keys.values()]
             if len(set(values)) != len(values):

@@ -139,10 +139,8 @@ class Delivery:
                 await self._disturb(response, fault, chunk, sse=sse, first=index == 0)
             await response.write(self.framed(chunk, kind, sse=sse, first=index == 0))
             self.sent = index + 1
-        if kind == "sse_done" and sse:
-            await response.write(b"data: [DONE]\r\n\r\n")
-        elif not sse:
-            await response.write(b"]")
+        if ending := self.ending(kind, sse=sse):
+            await response.write(ending)
         return await self._ended(response)
 
     async def _disturb(
@@ -272,6 +270,12 @@ class Delivery:
     def framed(self, chunk: dict[str, Any], kind: str, *, sse: bool, first: bool) -> bytes:
         """A chunk as it travels, or as `kind` says it should not."""
         return _framed(chunk, kind, sse=sse, first=first)
+
+    def ending(self, kind: str, *, sse: bool) -> bytes:
+        """What comes after the last chunk of a stream that met no fault, or one of this kind."""
+        if not sse:
+            return b"]"
+        return b"data: [DONE]\r\n\r\n" if kind == "sse_done" else b""
 
 
 def _nothing() -> None:

@@ -18,13 +18,16 @@ from headgate.emulator.vocabulary import (
     CODEGEN_METHODS,
     ERROR_IDS,
     GEMINI_BEHAVIOURS,
+    OPENAI_ALIASES,
+    OPENAI_ERROR_IDS,
+    OPENAI_METHODS,
     STREAM_BEHAVIOURS,
 )
 
 __all__ = ["FaultPlan", "Visit"]
 
-_STREAMS = ("streamGenerateContent", "messages_stream")
-_GENERATES = ("generateContent", "messages", *_STREAMS)
+_STREAMS = ("streamGenerateContent", "messages_stream", "chat.completions_stream")
+_GENERATES = ("generateContent", "messages", "chat.completions", *_STREAMS)
 _CANDIDATE_KINDS = ("blocked", "safety", "safety_no_content", "safety_no_parts", "finish")
 
 
@@ -113,9 +116,11 @@ def _is_of_wire(kind: str, method: str) -> bool:
     """Whether the surface that is asked has such a fault."""
     if method in CODEGEN_METHODS:
         return kind in CODEGEN_FAULTS or (kind in BEHAVIOURS and kind not in _CANDIDATE_KINDS)
-    claude = method in CLAUDE_METHODS
+    claude, openai = method in CLAUDE_METHODS, method in OPENAI_METHODS
     if kind in BEHAVIOURS:
-        return not claude or kind not in GEMINI_BEHAVIOURS
+        return not (claude or openai) or kind not in GEMINI_BEHAVIOURS
+    if openai:
+        return kind in (*OPENAI_ALIASES, *OPENAI_ERROR_IDS)
     return kind in ((*CLAUDE_ALIASES, *CLAUDE_ERROR_IDS) if claude else (*ALIASES, *ERROR_IDS))
 
 

@@ -92,6 +92,7 @@ class Report(msgspec.Struct, kw_only=True):
         projects: by name.
         organisations: those of the Anthropic surface, by name; their models are model classes.
         codegen: teams of the Codegen surface, by name; their models are operations.
+        openai: organisations of the OpenAI surface, by name; dated versions stand with their model.
         unknown: requests whose key belongs to nobody.
     """
 
@@ -101,6 +102,7 @@ class Report(msgspec.Struct, kw_only=True):
     projects: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
     organisations: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
     codegen: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
+    openai: dict[str, ProjectReport] = msgspec.field(default_factory=dict)
     unknown: Counts = msgspec.field(default_factory=Counts)
 
     def to_dict(self) -> dict[str, Any]:

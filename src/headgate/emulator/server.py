@@ -18,12 +18,14 @@ from headgate.emulator.chance import seeded
 from headgate.emulator.config import EmulatorConfig, Fault
 from headgate.emulator.delivery import Delivery
 from headgate.emulator.faults import FaultPlan
+from headgate.emulator.openai_delivery import OpenAIDelivery
 from headgate.emulator.pace import Pace
 from headgate.emulator.problems import describe
 from headgate.emulator.report import Report
 from headgate.emulator.surface_anthropic import AnthropicSurface, is_anthropic
 from headgate.emulator.surface_codegen import CodegenDelivery, CodegenSurface, is_codegen
 from headgate.emulator.surface_gemini import GeminiSurface
+from headgate.emulator.surface_openai import OpenAISurface, is_openai
 from headgate.emulator.threaded import InThread
 from headgate.wiring.clock import SystemClock
 
@@ -72,6 +74,9 @@ class Emulator:
         self._surface = GeminiSurface(self.config, self._books, self._faults, chance, self)
         self._claude = AnthropicSurface(
             self.config, self._books, self._faults, seeded(self.config.seed, "notices"), self
+        )
+        self._openai = OpenAISurface(
+            self.config, self._books, self._faults, seeded(self.config.seed, "openai"), self
         )
         self.codegen = CodegenSurface(self.config, self._books, self._faults, self._clock, self)
         self._runner: web.ServerRunner | None = None
@@ -188,6 +193,8 @@ class Emulator:
             outside = (request, self._clock, self._pace, self._stopping, self.now())
             if is_anthropic(request):
                 return await self._claude.serve(request, ClaudeDelivery(*outside))
+            if is_openai(request):
+                return await self._openai.serve(request, OpenAIDelivery(*outside))
             if is_codegen(request):
                 return await self.codegen.serve(request, CodegenDelivery(*outside))
             return await self._surface.serve(request, Delivery(*outside))

@@ -20,6 +20,10 @@ __all__ = [
     "ERROR_IDS",
     "GEMINI_BEHAVIOURS",
     "METHODS",
+    "OPENAI_ALIASES",
+    "OPENAI_ERRORS",
+    "OPENAI_ERROR_IDS",
+    "OPENAI_METHODS",
     "STREAM_BEHAVIOURS",
     "TRANSPORT_BEHAVIOURS",
 ]
@@ -36,6 +40,9 @@ METHODS = (
 
 CLAUDE_METHODS = ("messages", "messages_stream", "count_tokens", "claude_models")
 """The same for the Anthropic surface."""
+
+OPENAI_METHODS = ("chat.completions", "chat.completions_stream", "embeddings", "openai_models")
+"""The same for the OpenAI surface."""
 
 TRANSPORT_BEHAVIOURS = ("reset", "close", "stall", "html")
 """Happen instead of an answer, before anything is checked or charged."""
@@ -79,7 +86,7 @@ GEMINI_BEHAVIOURS = (
     "sse_event_line",
     "sse_done",
 )
-"""Have no counterpart on the Anthropic surface, and never happen there."""
+"""Have no counterpart on the Anthropic and OpenAI surfaces, and never happen there."""
 
 BEHAVIOURS = (*TRANSPORT_BEHAVIOURS, *ANSWER_BEHAVIOURS, *STREAM_BEHAVIOURS)
 
@@ -115,6 +122,21 @@ CLAUDE_ALIASES = {
     "location": "claude-403-forbidden",
 }
 """Short names of errors on the Anthropic surface."""
+
+OPENAI_ALIASES = {
+    "overload": "openai-503-overloaded",
+    "high_demand": "openai-503-slow-down",
+    "internal": "openai-500-server-error",
+    "deadline": "openai-504-timeout",
+    "rate_limit": "openai-429-rate-limit",
+    "no_credit": "openai-429-quota",
+    "spend_limit": "openai-400-hard-limit",
+    "capacity": "openai-429-engine-overloaded",
+    "invalid_key": "openai-401-key",
+    "permission": "openai-403-model",
+    "location": "openai-403-region",
+}
+"""Short names of errors on the OpenAI surface."""
 
 
 CODEGEN_METHODS = tuple(
@@ -161,3 +183,8 @@ CLAUDE_ERRORS = _errors("anthropic-errors.json")
 """Error id to {"http": status, "type": …, "message": template, …} of the Anthropic surface."""
 
 CLAUDE_ERROR_IDS = tuple(CLAUDE_ERRORS)
+
+OPENAI_ERRORS = _errors("openai-errors.json")
+"""Error id to {"http": status, "type": …, "code": …, "message": template, …} of the OpenAI surface."""
+
+OPENAI_ERROR_IDS = tuple(OPENAI_ERRORS)

@@ -106,8 +106,8 @@ class Tally:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def sent(self, domain: int, model: str, now: float, wall: float) -> None:
-        """A request goes out.
+    def sent(self, domain: int, model: str, now: float, wall: float, requests: int = 1) -> None:
+        """Something goes out that is charged as so many requests.
 
         Args:
             now: monotonic seconds.
@@ -124,13 +124,13 @@ class Tally:
         bucket = pair.buckets.get(second)
         if bucket is None:
             pair.forget(second - WINDOW - 1)
-            pair.buckets[second] = [1, 0, 0, 0]
+            pair.buckets[second] = [requests, 0, 0, 0]
         else:
-            bucket[0] += 1
-        pair.requests += 1
-        pair.day_requests += 1
+            bucket[0] += requests
+        pair.requests += requests
+        pair.day_requests += requests
 
-    def served(self, domain: int, model: str, taken: float, tokens: int) -> None:
+    def served(self, domain: int, model: str, taken: float, tokens: int, requests: int = 1) -> None:
         """The request sent at `taken` was answered; its prompt was counted as so many tokens."""
         pair = self._pairs.get((domain, model))
         if pair is None:
@@ -139,22 +139,23 @@ class Tally:
         bucket = pair.buckets.get(int(taken))
         if bucket is not None:
             bucket[1] += tokens
-            bucket[2] += 1
+            bucket[2] += requests
             bucket[3] += tokens
             pair.tokens += tokens
-            pair.served += 1
+            pair.served += requests
             pair.served_tokens += tokens
 
-    def taken_back(self, domain: int, model: str, taken: float) -> None:
+    def taken_back(self, domain: int, model: str, taken: float, requests: int = 1) -> None:
         """The request of `taken` uses no quota: it was refused, or no byte of it was sent."""
         pair = self._pairs.get((domain, model))
         if pair is None:
             return
-        pair.day_requests = max(0, pair.day_requests - 1)
+        pair.day_requests = max(0, pair.day_requests - requests)
         bucket = pair.buckets.get(int(taken))
-        if bucket is not None and bucket[0] > bucket[2]:
-            bucket[0] -= 1
-            pair.requests -= 1
+        back = 0 if bucket is None else min(requests, bucket[0] - bucket[2])
+        if bucket is not None and back > 0:
+            bucket[0] -= back
+            pair.requests -= back
 
     def used(self, domain: int, model: str, now: float, wall: float) -> Use:
         """What was sent in the minute before `now`, and today."""

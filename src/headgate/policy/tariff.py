@@ -13,6 +13,8 @@ class WholePrompt:
 
     def prompt(self, call: Call) -> tuple[Part, ...]:
         """See `Tariff.prompt`: of a conversation all of it, for each call sends it again."""
+        if call.inputs:
+            return tuple(part for parts in call.inputs for part in parts)
         if not call.turns:
             return call.parts
         said = [part for turn in call.turns for part in turn.parts if isinstance(part, str | Blob)]
@@ -22,10 +24,18 @@ class WholePrompt:
         """See `Tariff.cached`."""
         return False
 
+    def requests(self, call: Call) -> int:
+        """See `Tariff.requests`."""
+        return call.requests
+
     def most_output(self, call: Call) -> int | None:
         """See `Tariff.most_output`."""
         given = call.options.get("max_output_tokens")
         return given if isinstance(given, int) and given > 0 else None
+
+    def prepaid_output(self, call: Call) -> int:  # noqa: ARG002 - part of the port
+        """See `Tariff.prepaid_output`."""
+        return 0
 
     def counted(self, usage: Usage) -> Costs:
         """See `Tariff.counted`."""

@@ -18,7 +18,7 @@ from headgate.core.errors import InvalidCallError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Event, Request
 from headgate.core.quota import Limit
-from headgate.providers import anthropic_errors, anthropic_stream
+from headgate.providers import anthropic_errors, anthropic_raw, anthropic_stream
 from headgate.providers.anthropic_usage import WireUsage, as_usage
 from headgate.providers.json_body import json_body
 
@@ -88,13 +88,16 @@ class AnthropicProvider:
     name = "anthropic"
 
     def __init__(self, base_url: str, version: str) -> None:
-        self._url = f"{base_url.rstrip('/')}/v1/messages"
+        self._base_url = base_url.rstrip("/")
+        self._url = f"{self._base_url}/v1/messages"
         self._version = version
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────
 
     def write(self, call: Call, model: str) -> Request:
         """See `Provider.write`."""
+        if call.raw is not None:
+            return anthropic_raw.request(self._base_url, self._version, call, call.raw, model)
         if call.operation is Operation.EMBED:
             raise InvalidCallError("Claude makes no embeddings: ask another provider for them.")
         self._check_sampling(call)
@@ -129,6 +132,8 @@ class AnthropicProvider:
 
     def read(self, call: Call, body: bytes) -> Reply | Outcome:
         """See `Provider.read`."""
+        if call.raw is not None:
+            return anthropic_raw.read(call, body)
         if call.operation is Operation.COUNT:
             return _counted(body)
         try:
@@ -159,8 +164,13 @@ class AnthropicProvider:
         """See `Provider.named_limits`."""
         return anthropic_errors.named_limits(headers)
 
-    async def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
+    def chunks(
+        self, events: AsyncGenerator[Event], *, raw: bool = False
+    ) -> AsyncGenerator[Chunk | Outcome]:
         """See `Provider.chunks`. A stream without `message_stop` was cut, however quietly it ended."""
+        return anthropic_raw.chunks(events) if raw else self._chunks(events)
+
+    async def _chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
         reading = anthropic_stream.Reading()
         try:
             async for event in events:

@@ -18,10 +18,9 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-import msgspec
-
 from headgate.core.call import Blob, Call, Part, Usage
 from headgate.core.quota import Costs, Counts
+from headgate.providers.prompt_parts import as_json, rows
 
 __all__ = ["AnthropicTariff", "class_of"]
 
@@ -50,8 +49,8 @@ class AnthropicTariff:
         """See `Tariff.prompt`: system, tools and every block of the messages."""
         found = list(call.parts)
         found += _parts(call.options.get("system"))
-        for tool in _rows(call.options.get("tools")):
-            found.append(_json(tool))
+        for tool in rows(call.options.get("tools")):
+            found.append(as_json(tool))
         for message in call.messages:
             found += _parts(message.get("content"))
         return tuple(found)
@@ -60,15 +59,23 @@ class AnthropicTariff:
         """See `Tariff.cached`."""
         if call.options.get("cache_control") is not None:
             return True
-        blocks = [*_rows(call.options.get("system")), *_rows(call.options.get("tools"))]
+        blocks = [*rows(call.options.get("system")), *rows(call.options.get("tools"))]
         for message in call.messages:
-            blocks += _rows(message.get("content"))
+            blocks += rows(message.get("content"))
         return any("cache_control" in block for block in blocks)
+
+    def requests(self, call: Call) -> int:
+        """See `Tariff.requests`."""
+        return call.requests
 
     def most_output(self, call: Call) -> int | None:
         """See `Tariff.most_output`."""
         given = call.options.get("max_tokens")
         return given if isinstance(given, int) and given > 0 else None
+
+    def prepaid_output(self, call: Call) -> int:  # noqa: ARG002 - part of the port
+        """See `Tariff.prepaid_output`."""
+        return 0
 
     def counted(self, usage: Usage) -> Costs:
         """See `Tariff.counted`."""
@@ -77,16 +84,10 @@ class AnthropicTariff:
         return {Counts.INPUT: fresh, Counts.OUTPUT: spent, Counts.TOTAL: fresh + spent}
 
 
-def _rows(value: object) -> list[Mapping[str, object]]:
-    if not isinstance(value, list | tuple):
-        return []
-    return [row for row in value if isinstance(row, Mapping)]
-
-
 def _parts(content: object) -> Iterator[Part]:
     if isinstance(content, str):
         yield content
-    for block in _rows(content):
+    for block in rows(content):
         yield from _block(block)
 
 
@@ -104,11 +105,4 @@ def _block(block: Mapping[str, object]) -> Iterator[Part]:
     elif block.get("type") == "tool_result":
         yield from _parts(block.get("content"))
     else:
-        yield _json({name: value for name, value in block.items() if name not in _NOT_COUNTED})
-
-
-def _json(value: Mapping[str, object]) -> str:
-    try:
-        return msgspec.json.encode(value).decode()
-    except (TypeError, msgspec.EncodeError, UnicodeEncodeError):  # the provider says so when it writes
-        return ""
+        yield as_json({name: value for name, value in block.items() if name not in _NOT_COUNTED})

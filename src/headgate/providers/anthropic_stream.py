@@ -67,7 +67,7 @@ class Reading:
 
     def take(self, event: Event) -> Iterator[Chunk | Outcome]:
         """What follows from an event; an outcome is the last there is."""
-        if event.data == b"[DONE]" or self.stopped:
+        if event.is_filler or event.data == b"[DONE]" or self.stopped:
             return  # not Anthropic's, but proxies add it after the end
         try:
             read = _DECODE_EVENT.decode(event.data)

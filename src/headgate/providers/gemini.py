@@ -7,7 +7,7 @@ values never fail a call. Which fields exist is Google's API description, revisi
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
@@ -18,7 +18,6 @@ from headgate.core.call import (
     Chunk,
     Key,
     Operation,
-    Part,
     Reply,
     SafetyRating,
     Usage,
@@ -27,7 +26,15 @@ from headgate.core.errors import InvalidCallError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Event, Request
 from headgate.core.quota import Limit
-from headgate.providers import gemini_errors
+from headgate.providers import gemini_errors, gemini_raw
+from headgate.providers.gemini_embeddings import (
+    EMBED_OPTIONS,
+    embed_body,
+    embed_method,
+    read_embedded,
+)
+from headgate.providers.gemini_parts import wire_parts
+from headgate.providers.gemini_usage import UsageMetadata, as_usage
 from headgate.providers.json_body import json_body
 
 __all__ = ["EMBED_OPTIONS", "GENERATE_OPTIONS", "TOP_LEVEL_OPTIONS", "GeminiProvider"]
@@ -59,13 +66,6 @@ TOP_LEVEL_OPTIONS: Mapping[str, str] = {
     "tool_config": "toolConfig",
 }
 """Options that stand beside `generationConfig`, under their wire names."""
-
-EMBED_OPTIONS: Mapping[str, str] = {
-    "task_type": "taskType",
-    "title": "title",
-    "output_dimensionality": "outputDimensionality",
-}
-"""Options of an embedding, under their wire names."""
 
 # Stops that withhold the answer. Any other, known or new, is taken by what came with it.
 _BLOCKED_STOPS = frozenset(
@@ -105,29 +105,11 @@ class _Feedback(msgspec.Struct, rename="camel"):
     block_reason: str | None = None
 
 
-class _UsageMetadata(msgspec.Struct, rename="camel"):
-    prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-
-
 class _Generated(msgspec.Struct, rename="camel"):
     candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
-    usage_metadata: _UsageMetadata | None = None
+    usage_metadata: UsageMetadata | None = None
     model_version: str | None = None
-    error: msgspec.Raw | None = None
-
-
-class _Embedding(msgspec.Struct):
-    values: list[float] = []
-
-
-class _Embedded(msgspec.Struct, rename="camel"):
-    embedding: _Embedding = msgspec.field(default_factory=_Embedding)
-    usage_metadata: _UsageMetadata | None = None
     error: msgspec.Raw | None = None
 
 
@@ -140,12 +122,8 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
-# What decoding raises for bytes that are no answer; the last for one that is nested without end.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
 _DECODE_GENERATED = msgspec.json.Decoder(_Generated, strict=False)
 _DECODE_COUNT = msgspec.json.Decoder(_Count, strict=False)
-_DECODE_EMBEDDED = msgspec.json.Decoder(_Embedded, strict=False)
 
 
 class GeminiProvider:
@@ -164,19 +142,22 @@ class GeminiProvider:
 
     def write(self, call: Call, model: str) -> Request:
         """See `Provider.write`."""
-        if not call.parts and not call.turns:
+        if call.raw is not None:
+            return gemini_raw.request(self._base_url, call, call.raw, model)
+        if not call.parts and not call.turns and not call.inputs:
             raise InvalidCallError("The prompt is empty: pass some text, or an image with a question.")
         if not _MODEL_NAME.fullmatch(model):
             raise InvalidCallError(
                 f"{model[:80]!r} is not the name of a model: only letters, digits and `._@-` are."
             )
         embed = call.operation is Operation.EMBED
-        body = _embed_body(call, model) if embed else _generate_body(call)
+        method = embed_method(call) if embed else _METHODS[call.operation]
+        body = embed_body(call, model) if embed else _generate_body(call)
         if call.operation is Operation.COUNT:  # this form alone counts system_instruction and tools
             body = {"generateContentRequest": {"model": f"models/{model}", **body}}
         return Request(
             "POST",
-            f"{self._base_url}/{API_VERSION}/models/{model}:{_METHODS[call.operation]}",
+            f"{self._base_url}/{API_VERSION}/models/{model}:{method}",
             {"content-type": "application/json"},
             json_body(body),
             streaming=call.operation is Operation.STREAM,
@@ -190,16 +171,17 @@ class GeminiProvider:
 
     def read(self, call: Call, body: bytes) -> Reply | Outcome:
         """See `Provider.read`."""
+        if call.raw is not None:
+            return gemini_raw.read(call, body)
         try:
             if call.operation is Operation.EMBED:
-                embedded = _DECODE_EMBEDDED.decode(body)
-                return _no_answer(body) if embedded.error else _embed_reply(embedded, call.model)
+                return read_embedded(call, body) or gemini_errors.no_answer(body)
             if call.operation is Operation.COUNT:
                 return Reply(tokens=max(0, _DECODE_COUNT.decode(body).total_tokens))
             generated = _DECODE_GENERATED.decode(body)
-            return _no_answer(body) if generated.error else _generate_reply(generated)
-        except _UNREADABLE:
-            return _no_answer(body)
+            return gemini_errors.no_answer(body) if generated.error else _generate_reply(generated)
+        except gemini_errors.UNREADABLE:
+            return gemini_errors.no_answer(body)
 
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         """See `Provider.read_error`."""
@@ -209,13 +191,18 @@ class GeminiProvider:
         """See `Provider.named_limits`. Gemini names its limits in refusals only."""
         return ()
 
-    async def chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
+    def chunks(
+        self, events: AsyncGenerator[Event], *, raw: bool = False
+    ) -> AsyncGenerator[Chunk | Outcome]:
         """See `Provider.chunks`. A stream without a finish reason was cut, however quietly it ended."""
+        return gemini_raw.chunks(events) if raw else self._chunks(events)
+
+    async def _chunks(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Chunk | Outcome]:
         stopped, empty, usage = False, True, Usage()
         try:
             async for event in events:
-                if event.data == b"[DONE]":
-                    continue  # not Gemini's, but proxies add it after the end
+                if event.data == b"[DONE]" or event.is_filler:
+                    continue  # the first is not Gemini's, but proxies add it after the end
                 item = _read_event(event)
                 if isinstance(item, Outcome):
                     yield item
@@ -238,15 +225,14 @@ class GeminiProvider:
 _METHODS = {
     Operation.GENERATE: "generateContent",
     Operation.STREAM: "streamGenerateContent?alt=sse",
-    Operation.EMBED: "embedContent",
     Operation.COUNT: "countTokens",
 }
 
 
 def _generate_body(call: Call) -> dict[str, object]:
-    contents = [{"role": turn.role.value, "parts": _parts(turn.parts)} for turn in call.turns]
+    contents = [{"role": turn.role.value, "parts": wire_parts(turn.parts)} for turn in call.turns]
     if call.parts:
-        contents.append({"role": "user", "parts": _parts(call.parts)})
+        contents.append({"role": "user", "parts": wire_parts(call.parts)})
     body: dict[str, object] = {"contents": contents}
     config: dict[str, object] = {}
     for name, value in call.options.items():
@@ -261,34 +247,18 @@ def _generate_body(call: Call) -> dict[str, object]:
     return body
 
 
-def _embed_body(call: Call, model: str) -> dict[str, object]:
-    body: dict[str, object] = {"model": f"models/{model}", "content": {"parts": _parts(call.parts)}}
-    body.update({EMBED_OPTIONS[name]: value for name, value in call.options.items()})
-    return body
-
-
-def _parts(parts: tuple[Part | Mapping[str, object], ...]) -> list[Mapping[str, object]]:
-    return [{"text": part} if isinstance(part, str) else _wire_part(part) for part in parts]
-
-
-def _wire_part(part: Blob | Mapping[str, object]) -> Mapping[str, object]:
-    if not isinstance(part, Blob):
-        return part
-    return {"inlineData": {"mimeType": part.mime_type, "data": b64encode(part.data).decode()}}
-
-
 def _read_event(event: Event) -> Chunk | Outcome:
     try:
         generated = _DECODE_GENERATED.decode(event.data)
-    except _UNREADABLE:
-        return _no_answer(event.data)
+    except gemini_errors.UNREADABLE:
+        return gemini_errors.no_answer(event.data)
     if generated.error or not event.framed:
-        return _no_answer(event.data)
+        return gemini_errors.no_answer(event.data)
     if (blocked := _blocked_prompt(generated)) is not None:
         return blocked
     candidate = generated.candidates[0] if generated.candidates else _Candidate()
     text, blobs, calls = _contents(candidate)
-    usage = None if generated.usage_metadata is None else _usage(generated.usage_metadata)
+    usage = None if generated.usage_metadata is None else as_usage(generated.usage_metadata)
     return Chunk(
         text,
         blobs,
@@ -303,7 +273,7 @@ def _read_event(event: Event) -> Chunk | Outcome:
 def _generate_reply(generated: _Generated) -> Reply | Outcome:
     if (blocked := _blocked_prompt(generated)) is not None:
         return blocked
-    usage = _usage(generated.usage_metadata)
+    usage = as_usage(generated.usage_metadata)
     if not generated.candidates:
         return Outcome(
             Kind.PROTOCOL, "The answer holds no candidate and no reason for it.", 200, usage=usage
@@ -327,21 +297,17 @@ def _generate_reply(generated: _Generated) -> Reply | Outcome:
     )
 
 
-def _embed_reply(embedded: _Embedded, model: str) -> Reply | Outcome:
-    if not embedded.embedding.values:
-        return Outcome(Kind.PROTOCOL, "The answer holds no vector.", 200)
-    usage = _usage(embedded.usage_metadata)
-    return Reply(vector=tuple(embedded.embedding.values), usage=usage, model=model)
-
-
 def _contents(
     candidate: _Candidate,
 ) -> tuple[str, tuple[Blob, ...], tuple[Mapping[str, object], ...]]:
     """Text, media, and the function calls as they came: their signatures must be sent back."""
-    content = candidate.content or _Content()
-    parts = [part for part in content.parts or () if not part.thought]
-    blobs, calls = [], []
+    parts = () if candidate.content is None else candidate.content.parts or ()
+    texts, blobs, calls = [], [], []
     for part in parts:
+        if part.thought:
+            continue
+        if part.text:
+            texts.append(part.text)
         if part.function_call is not None:
             calls.append(_function_call(part.function_call, part.thought_signature))
         if part.inline_data is not None:
@@ -349,7 +315,7 @@ def _contents(
                 blobs.append(Blob(part.inline_data.mime_type, _bytes(part.inline_data.data)))
             except ValueError as error:
                 raise msgspec.DecodeError("inline data is not base64") from error
-    return "".join(part.text or "" for part in parts), tuple(blobs), tuple(calls)
+    return "".join(texts), tuple(blobs), tuple(calls)
 
 
 def _function_call(call: dict[str, object], signature: str | None) -> Mapping[str, object]:
@@ -368,7 +334,7 @@ def _blocked_prompt(generated: _Generated) -> Outcome | None:
     feedback = generated.prompt_feedback
     if generated.candidates or feedback is None or feedback.block_reason is None:
         return None
-    usage = _usage(generated.usage_metadata)
+    usage = as_usage(generated.usage_metadata)
     return Outcome(Kind.BLOCKED, f"The prompt was blocked: {feedback.block_reason}.", 200, usage=usage)
 
 
@@ -378,23 +344,3 @@ def _withheld(finish_reason: str | None, message: str | None, usage: Usage) -> O
     why = f" ({message})" if message else ""
     said = f"The answer was withheld: {finish_reason}{why}."
     return Outcome(Kind.BLOCKED, said, 200, usage=usage, detail=gemini_errors.detail(finish_reason))
-
-
-def _no_answer(body: bytes) -> Outcome:
-    """What a 200 means that holds no answer: an error in disguise, or nothing of this API."""
-    if (failed := gemini_errors.classify_body(body)) is not None:
-        return failed
-    start = " ".join(body[:120].decode("utf-8", "replace").split())
-    return Outcome(Kind.PROTOCOL, f"It begins: {start or '(nothing)'}.", 200)
-
-
-def _usage(wire: _UsageMetadata | None) -> Usage:
-    if wire is None:
-        return Usage()
-    return Usage(
-        prompt=max(0, wire.prompt_token_count or 0),
-        output=max(0, wire.candidates_token_count or 0),
-        thoughts=max(0, wire.thoughts_token_count or 0),
-        cached=max(0, wire.cached_content_token_count or 0),
-        tool_prompt=max(0, wire.tool_use_prompt_token_count or 0),
-    )

@@ -16,7 +16,10 @@ from headgate.core.quota import Limit
 from headgate.policy import hints
 from headgate.policy.quota.table import Quota
 
-__all__ = ["classify", "classify_body", "speaks_of_quota"]
+__all__ = ["UNREADABLE", "classify", "classify_body", "no_answer", "speaks_of_quota"]
+
+# What decoding raises for bytes that are no answer; the last for one that is nested without end.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Violation(msgspec.Struct, rename="camel"):
@@ -104,6 +107,14 @@ def classify_body(body: bytes) -> Outcome | None:
     """The outcome of an error that came inside a 200, or None if the body is no error."""
     error = _parse(body)
     return None if error is None else _typed(error, error.code or 500, None)
+
+
+def no_answer(body: bytes) -> Outcome:
+    """What a 200 means that holds no answer: an error in disguise, or nothing of this API."""
+    if (failed := classify_body(body)) is not None:
+        return failed
+    start = " ".join(body[:120].decode("utf-8", "replace").split())
+    return Outcome(Kind.PROTOCOL, f"It begins: {start or '(nothing)'}.", 200)
 
 
 def speaks_of_quota(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The JSON body of a request, as every provider here sends one."""
+"""The JSON body of a request, as every provider here sends one, and what each asks of one it gets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from headgate.core.errors import InvalidCallError
 
-__all__ = ["json_body"]
+__all__ = ["is_given", "json_body"]
 
 
 def json_body(body: Mapping[str, object]) -> bytes:
@@ -28,6 +28,14 @@ def json_body(body: Mapping[str, object]) -> bytes:
     if where is not None:
         raise InvalidCallError(f"{where} is not a finite number; JSON has no form for it.")
     return encoded
+
+
+def is_given(value: msgspec.Raw) -> bool:
+    """Whether a member is there; proxies write null for what they leave out.
+
+    Its type must be `Raw` alone: of `Raw | None` msgspec takes nothing but null.
+    """
+    return bytes(value) not in (b"", b"null")
 
 
 def _not_finite(value: object, where: str = "") -> str | None:

@@ -13,12 +13,10 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from msgspec import structs
 
 from headgate.core.call import Key
-from headgate.core.errors import NoKeysError
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
 from headgate.policy.models import ModelPolicy
 from headgate.policy.quota.table import QuotaTable
@@ -26,8 +24,8 @@ from headgate.providers.anthropic import AnthropicProvider
 from headgate.providers.anthropic_quota import AnthropicTariff, class_of
 from headgate.stores.urls import StoreUrl
 from headgate.wiring.build import CHANCE, Engine, assemble
-from headgate.wiring.file import read_table
-from headgate.wiring.keys import parse_keys, secret_from_file, single_key
+from headgate.wiring.keys import find_listed_keys
+from headgate.wiring.loading import load
 from headgate.wiring.options import (
     Option,
     Resolved,
@@ -35,13 +33,13 @@ from headgate.wiring.options import (
     boolean,
     model_name,
     optional,
-    resolve_one,
     seconds,
     whole_number,
 )
 from headgate.wiring.presets import anthropic_default_model, anthropic_registry
 from headgate.wiring.presets_quota import preset, tier_name, with_preset
-from headgate.wiring.quotas import CLAUDE_QUOTAS, declared_quota, quota_table
+from headgate.wiring.quotas import CLAUDE_QUOTAS
+from headgate.wiring.resilience import PLAIN, Resilience
 from headgate.wiring.settings import OPTIONS, Survey, survey
 from headgate.wiring.stores import IN_MEMORY
 
@@ -163,24 +161,12 @@ def load_claude(
         ConfigurationError: a setting is wrong; `NoKeysError`, `KeyFormatError` for the keys.
     """
     environ = os.environ if environ is None else environ  # noqa: TID251 - read here, once
-    given = arguments or {}
-    table, file = read_table(environ, "claude", [option.name for option in CLAUDE_OPTIONS])
-    where = f"{file} [claude]"
-    resolved = tuple(resolve_one(option, given, environ, table, where) for option in CLAUDE_OPTIONS)
-    origin = "argument keys"
-    if keys is None:
-        keys, origin = find_claude_keys(environ, cast("str | None", table.get("keys_file")))
-    values = {item.option.name: item.value for item in resolved}
-    if values["max_wait_seconds"] is None:
-        values["max_wait_seconds"] = float(str(values["backoff_seconds"]))
-    settings = ClaudeSettings(keys, origin, **values, resolved=resolved)  # type: ignore[arg-type] # parsed above
-    tables, source = quotas, "argument quotas"
-    if tables is None:
-        tables = cast("Mapping[str, object]", table.get("quota", {}))
-        source = f"{file} [claude.quota]"
-    declared = quota_table(
-        declared_quota(settings, _QUOTAS), tables, settings.quota_margin, source, _QUOTAS
-    )
+    loaded = load(
+        "claude", CLAUDE_OPTIONS, find_claude_keys, environ,
+        arguments=arguments, keys=keys, quotas=quotas,
+    )  # fmt: skip
+    settings = ClaudeSettings(loaded.keys, loaded.origin, **loaded.values, resolved=loaded.resolved)  # type: ignore[arg-type] # parsed above
+    declared = loaded.quotas(settings, _QUOTAS, settings.quota_margin)
     if settings.quota_tier is not None:
         chosen = preset("anthropic", settings.quota_tier)
         declared = with_preset(declared, chosen, settings.quota_margin, class_of)
@@ -202,29 +188,9 @@ def survey_claude(environ: Mapping[str, str] | None = None) -> Survey:
 def find_claude_keys(
     environ: Mapping[str, str], keys_file: str | None = None
 ) -> tuple[tuple[Key, ...], str]:
-    """The keys, and where they were found.
-
-    The first of these that holds a key: `ANTHROPIC_API_KEYS`, `ANTHROPIC_API_KEYS_FILE`,
-    `ANTHROPIC_API_KEY`, `ANTHROPIC_API_KEY_FILE`; the `keys_file` of `headgate.toml`.
-    """
-    for variable in ("ANTHROPIC_API_KEYS", "ANTHROPIC_API_KEY"):
-        for source in (variable, f"{variable}_FILE"):
-            text = environ.get(source, "").strip()
-            if text and source != variable:
-                text = secret_from_file(text, source, environ).strip()
-            if text and variable == "ANTHROPIC_API_KEY":
-                text = f"{single_key(text, source, 'ANTHROPIC_API_KEYS')}|primary"
-            if keys := parse_keys(text, source, group="organisation"):
-                return keys, source
-    if keys_file:
-        text = secret_from_file(keys_file, "claude.keys_file", environ)
-        if keys := parse_keys(text, "claude.keys_file", group="organisation"):
-            return keys, "claude.keys_file"
-    raise NoKeysError(
-        "No Claude key found. Set ANTHROPIC_API_KEYS to key|name|organisation entries separated by "
-        "commas, or ANTHROPIC_API_KEY to one key; each may stand in a file that the variable with "
-        "_FILE at its end names."
-    )
+    """The keys, and where they were found: `ANTHROPIC_API_KEYS`, `ANTHROPIC_API_KEYS_FILE`,
+    `ANTHROPIC_API_KEY`, `ANTHROPIC_API_KEY_FILE`, or the `keys_file` of `headgate.toml`."""
+    return find_listed_keys(environ, keys_file, prefix="ANTHROPIC", table="claude", called="Claude")
 
 
 def build_claude(
@@ -236,6 +202,7 @@ def build_claude(
     transport: Transport | None = None,
     store: QuotaStore | None = None,
     chance: Callable[[], float] = CHANCE,
+    resilience: Resilience = PLAIN,
 ) -> Engine:
     """The engine of one Claude client. No I/O, no event loop needed."""
     return assemble(
@@ -252,4 +219,5 @@ def build_claude(
         tariff=AnthropicTariff(),
         store=store,
         chance=chance,
+        resilience=resilience,
     )

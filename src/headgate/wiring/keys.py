@@ -17,7 +17,7 @@ from headgate.core.call import Key
 from headgate.core.errors import ConfigurationError, KeyFormatError, NoKeysError
 from headgate.policy.redaction import redact
 
-__all__ = ["find_keys", "parse_keys", "secret_from_file", "single_key"]
+__all__ = ["find_keys", "find_listed_keys", "parse_keys", "secret_from_file", "single_key"]
 
 _NAMES_OF_SINGLE_KEYS = ("primary", *(f"backup-{number}" for number in range(1, 10)))
 _FILE_CHECK = "HEADGATE_KEY_FILE_CHECK"
@@ -138,6 +138,42 @@ def _single_keys(environ: Mapping[str, str]) -> tuple[Key, ...]:
     entries = zip(values, _NAMES_OF_SINGLE_KEYS, strict=False)
     text = ",".join(f"{value}|{name}" for value, name in entries)
     return parse_keys(text, "GEMINI_API_KEY", variables=variables)
+
+
+def find_listed_keys(
+    environ: Mapping[str, str], keys_file: str | None, *, prefix: str, table: str, called: str
+) -> tuple[tuple[Key, ...], str]:
+    """The keys of a provider whose quotas organisations own, and where they were found.
+
+    The first of these that holds a key: `<prefix>_API_KEYS`, `<prefix>_API_KEYS_FILE`,
+    `<prefix>_API_KEY`, `<prefix>_API_KEY_FILE`; the `keys_file` of `headgate.toml`.
+
+    Args:
+        table: of the provider in the file.
+        called: what people call the provider.
+
+    Raises as `find_keys`.
+    """
+    several, one = f"{prefix}_API_KEYS", f"{prefix}_API_KEY"
+    for variable in (several, one):
+        for source in (variable, f"{variable}_FILE"):
+            text = environ.get(source, "").strip()
+            if text and source != variable:
+                text = secret_from_file(text, source, environ).strip()
+            if text and variable == one:
+                text = f"{single_key(text, source, several)}|primary"
+            if keys := parse_keys(text, source, group="organisation"):
+                return keys, source
+    if keys_file:
+        source = f"{table}.keys_file"
+        text = secret_from_file(keys_file, source, environ)
+        if keys := parse_keys(text, source, group="organisation"):
+            return keys, source
+    raise NoKeysError(
+        f"No {called} key found. Set {several} to key|name|organisation entries separated by "
+        f"commas, or {one} to one key; each may stand in a file that the variable with "
+        "_FILE at its end names."
+    )
 
 
 def single_key(value: str, variable: str, lists: str = "GEMINI_API_KEYS", *, position: int = 1) -> str:

@@ -37,8 +37,8 @@ class Account:
     """One domain. Times are integer milliseconds."""
 
     __slots__ = (
-        "_days", "buckets", "canary", "last", "limits", "paced", "paces", "place", "resting", "shut",
-        "testing", "used",
+        "_days", "_tokens", "buckets", "canary", "early", "last", "limits", "paced", "paces", "place",
+        "resting", "shut", "testing", "used",
     )  # fmt: skip
 
     def __init__(self, limits: Sequence[Limit]) -> None:
@@ -48,6 +48,8 @@ class Account:
         self.paces: dict[int, Pace] = {}  # of the limits that are paced
         self.paced = 0  # none of the paced limits lets a call go before this instant; 0: none is paced
         self._days: tuple[int, ...] = ()  # which limits are of calendar days
+        self._tokens: tuple[bool, ...] = ()  # of each limit, whether it counts tokens
+        self.early: tuple[bool, ...] = ()  # of each limit, whether a charge goes into a bucket at once
         for limit in limits:
             self.add(limit)
         self.resting = 0  # no call before this instant
@@ -61,6 +63,8 @@ class Account:
         """One limit more, of which nothing is used."""
         if limit.kind is Kind.CALENDAR:
             self._days += (len(self.limits),)
+        self._tokens += (limit.counts.is_tokens,)
+        self.early += (limit.kind is not Kind.CONCURRENT and limit.mode is Mode.EARLY,)
         self.limits += (limit,)
         self.used.append(0)
         self.buckets.append({})
@@ -69,6 +73,7 @@ class Account:
         """Forget all limits but the first so many, and what is held of them."""
         self.limits = self.limits[:size]
         self._days = tuple(number for number in self._days if number < size)
+        self._tokens, self.early = self._tokens[:size], self.early[:size]
         self.paces = {number: pace for number, pace in self.paces.items() if number < size}
         del self.used[size:]
         del self.buckets[size:]
@@ -116,21 +121,21 @@ class Account:
 
     def price(self, costs: Costs) -> int:
         """What a call costs here: dearer the fuller the limits are."""
-        return price(
+        return price([
             (costs[limit.counts], used, limit.amount)
             for limit, used in zip(self.limits, self.used, strict=True)
-        )
+        ])  # fmt: skip
 
     def room(self, now: int) -> int:
         """Class of the headroom of its tightest token limit; CLOSED if anything holds it back."""
         if self.closed(now):
             return CLOSED
         tightest = None
-        for limit, used in zip(self.limits, self.used, strict=True):
+        for limit, used, tokens in zip(self.limits, self.used, self._tokens, strict=True):
             left = limit.amount - used
             if left < 1:
                 return CLOSED
-            if limit.counts.is_tokens and (tightest is None or left < tightest):
+            if tokens and (tightest is None or left < tightest):
                 tightest = left
         return OPEN if tightest is None else room_class(tightest)
 

@@ -67,7 +67,7 @@ class QuotaLedger(Books):
         held = Reservation(handle, needs, now + TTL, canary=account.canary)
         for number, limit in enumerate(account.limits):
             account.used[number] += needs[number]
-            if limit.kind is not Kind.CONCURRENT and limit.mode is Mode.EARLY:
+            if account.early[number]:
                 held.expires[number] = expiry(limit, now, self.resets)
                 self._put(handle, number, held.expires[number], needs[number])
         if account.paces:
@@ -133,7 +133,8 @@ class QuotaLedger(Books):
             need = held.needs[number]
             used = costs.get(limit.counts, need)
             self._settle_one(held, number, limit, used, now)
-            self._settle_pace(held, number, limit, used)
+            if held.ends:
+                self._settle_pace(held, number, limit, used)
         if held.ends:
             self._pace_out(held.domain)
         if account.testing == rid:

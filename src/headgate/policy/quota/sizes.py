@@ -3,7 +3,7 @@
 An ask larger than every domain's limit is never granted. That is right for what a call surely needs,
 and wrong for what it only might: an answer may stay far below its bound, a prompt may come from a cache
 that is not counted. Of such costs at most the largest limit is asked for; what is used beyond it is
-charged when the call ends.
+charged when the call ends. Of prompt and answer together the prompt is sure.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ class Sizes:
 
         Requests and input are always named: another process may have learned a limit of theirs.
         """
+        sure = {} if Counts.INPUT in elastic else {Counts.TOTAL: expected.get(Counts.INPUT, 0)}
         return {
-            counts: min(cost, most) if counts in elastic and most is not None else cost
+            counts: max(min(cost, most), sure.get(counts, 0))
+            if counts in elastic and most is not None
+            else cost
             for counts, cost in expected.items()
             for most in (self._most.get(counts),)
             if counts in self._most or counts in _ALWAYS

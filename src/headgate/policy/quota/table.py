@@ -16,10 +16,25 @@ from msgspec import Struct, structs
 from headgate.core.quota import Counts, Kind, Limit, Mode
 from headgate.policy.quota.windows import DAY
 
-__all__ = ["EVERY", "Quota", "QuotaTable", "each_alone"]
+__all__ = ["EVERY", "Counting", "Quota", "QuotaTable", "each_alone"]
 
 EVERY = "*"
 """Stands for every class of models."""
+
+
+class Counting(Struct, frozen=True):
+    """What a provider means by its numbers, where providers differ. The defaults are Gemini's.
+
+    Attributes:
+        tokens: what `tpm` and `tpd` count.
+        days: how `rpd` and `tpd` are held: until the days' common end, or for a day from each call on.
+    """
+
+    tokens: Counts = Counts.INPUT
+    days: Kind = Kind.CALENDAR
+
+
+_GEMINI = Counting()
 
 
 class Quota(Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +42,7 @@ class Quota(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         rpm, rpd: requests per minute and per day.
-        tpm, tpd: tokens of the prompt per minute and per day, as Gemini counts them.
+        tpm, tpd: tokens per minute and per day; which ones, a `Counting` says.
         itpm: input tokens per minute, as Anthropic counts them: without those read from a cache.
         otpm: output tokens per minute, counted when they have come out.
         concurrency: calls at a time.
@@ -55,13 +70,14 @@ class Quota(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether any number is."""
         return any(value is not None for value in structs.astuple(self))
 
-    def limits(self) -> tuple[Limit, ...]:
+    def limits(self, counting: Counting = _GEMINI) -> tuple[Limit, ...]:
         """The ledger's limits for the declared numbers."""
+        tokens, days = counting.tokens, counting.days
         made = {
             "rpm": lambda n: Limit("rpm", Counts.REQUESTS, n),
-            "tpm": lambda n: Limit("tpm", Counts.INPUT, n),
-            "rpd": lambda n: Limit("rpd", Counts.REQUESTS, n, Kind.CALENDAR, DAY),
-            "tpd": lambda n: Limit("tpd", Counts.INPUT, n, Kind.CALENDAR, DAY),
+            "tpm": lambda n: Limit("tpm", tokens, n),
+            "rpd": lambda n: Limit("rpd", Counts.REQUESTS, n, days, DAY),
+            "tpd": lambda n: Limit("tpd", tokens, n, days, DAY),
             "itpm": lambda n: Limit("itpm", Counts.INPUT, n),
             # What comes out is counted at an unknown moment of the call: held from admission until a
             # window after its end, it is covered whenever that was.
@@ -89,6 +105,7 @@ class QuotaTable(Struct, frozen=True):
         presets_from: where these came from, for people.
         class_of: the class a model is counted in.
         exact: classes whose reservations cover the most a call can use; with `EVERY`, all of them.
+        counting: what the numbers mean.
     """
 
     default: Quota = Quota()
@@ -99,6 +116,11 @@ class QuotaTable(Struct, frozen=True):
     presets_from: str = ""
     class_of: Callable[[str], str] = each_alone
     exact: frozenset[str] = frozenset()
+    counting: Counting = _GEMINI
+
+    def limits(self, domain: str, model: str) -> tuple[Limit, ...]:
+        """The limits that are enforced for a domain and a model."""
+        return self.quota(domain, model).limits(self.counting)
 
     def is_exact(self, model: str) -> bool:
         """Whether reservations for a model must cover the most that a call can use."""
