@@ -116,6 +116,14 @@ class Places:
             self._used -= 1
             self._let_in()
 
+    def take_at_once(self) -> float | None:
+        """A place, if one is free and nobody waits: the monotonic second at which it was had."""
+        with self._lock:
+            if self._used >= self._limit or self._waiting:
+                return None
+            self._used += 1
+        return self._clock.monotonic()
+
     async def take(self, priority: Priority, deadline: float | None) -> float:
         """Wait for a place; see `place`. The monotonic second at which it was had."""
         await self._take(priority, deadline)

@@ -5,7 +5,8 @@
   upstream's hint or a full-jitter back-off.
 - With no key ready the call waits for the first to recover, if that lies within its deadline, or
   within `max_wait` where it has none, all its waits together. Each costs one retry, as S1-13 has it.
-- What waiting cannot mend is raised at once.
+- What waiting cannot mend is raised at once. So is a refusal of the breaker (`stages/protect.py`).
+- Where retries have a budget (`engine/protection.py`) and it is used up, a passing fault is final.
 
 A call sends at most (retries + 1) × domains times, because a domain that refused it is not asked
 again until the call has waited, and waiting costs a retry.
@@ -16,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
+from msgspec import structs
+
 from headgate.core.call import Operation
 from headgate.core.errors import (
     DeadlineExceededError,
@@ -24,10 +27,11 @@ from headgate.core.errors import (
     QuotaExhaustedError,
     UpstreamError,
 )
-from headgate.core.outcome import Booking, Kind, Next, Outcome
+from headgate.core.outcome import Kind, Next, Outcome
 from headgate.core.ports import Clock, Observer
 from headgate.core.records import WaitFor, WaitRecord
 from headgate.engine.passage import Answer, AttemptFailed, NoKeyReady, Onward, Passage
+from headgate.engine.protection import Protection
 from headgate.policy.backoff import Backoff
 from headgate.policy.leases import Unready
 
@@ -47,6 +51,7 @@ class Attempt:
         chance: uniform in [0, 1), for the jitter.
         retry_timeouts: also retry a generation that timed out after it was sent, although the
             upstream may bill both.
+        protection: has the budget of retries; None: each call may use up its own.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Attempt:
         backoff: Backoff,
         retry_timeouts: bool,
         total_keys: int,
+        protection: Protection | None = None,
     ) -> None:
         self._clock = clock
         self._observer = observer
@@ -67,9 +73,13 @@ class Attempt:
         self._backoff = backoff
         self._retry_timeouts = retry_timeouts
         self._total_keys = total_keys
+        budgets = protection is not None and protection.rules.budgets
+        self._protection = protection if budgets else None
 
     async def __call__(self, passage: Passage, onward: Onward) -> Answer:
         """Raises what `core/errors.py` lists: upstream, quota, no usable key, deadline."""
+        if self._protection is not None:
+            self._protection.ward(passage.model, passage.call.operation).called()
         while True:
             self._check_deadline(passage)
             passage.wait_bound = self._wait_bound(passage)
@@ -90,6 +100,8 @@ class Attempt:
                 self._rotate(passage, outcome)
             case Next.RETRY if self._may_repeat(passage, failed):
                 await self._retry(passage, outcome)
+            case Next.STOP:
+                self._stop(passage, outcome)
             case _:
                 self._give_up(passage, outcome)
 
@@ -99,11 +111,14 @@ class Attempt:
             passage.refusal = (passage.lease.key.name, outcome)  # a dead key explains no exhaustion
         passage.prefer = None
         passage.rotations += 1
-        if outcome.rule.booking in (Booking.PARK_MODEL, Booking.PARK_DOMAIN):
+        if outcome.rule.leaves_domain:
             passage.refused_by.add(passage.lease.domain)
 
     def _may_repeat(self, passage: Passage, failed: AttemptFailed) -> bool:
         if passage.retries >= self._max_retries:
+            return False
+        raw = passage.call.raw
+        if raw is not None and not raw.repeatable and failed.sent:
             return False
         if failed.outcome.kind is Kind.TIMEOUT and failed.sent:
             return self._retry_timeouts or passage.call.operation is Operation.EMBED
@@ -119,10 +134,20 @@ class Attempt:
             fits = delay <= max(self._backoff.cap, passage.call.max_wait - passage.waited)
         if not fits:
             self._give_up(passage, outcome)
+        if not self._in_budget(passage):
+            self._give_up(passage, outcome, because=_NO_BUDGET)
+        passage.failure = outcome
         passage.prefer = passage.lease
         await self._sleep(passage, WaitFor.RETRY, delay)
 
+    def _in_budget(self, passage: Passage) -> bool:
+        if self._protection is None:
+            return True
+        return self._protection.ward(passage.model, passage.call.operation).may_retry()
+
     async def _wait_for_key(self, passage: Passage, signal: NoKeyReady) -> None:
+        if passage.refusal is not None and not signal.wait:
+            self._check_size(passage, passage.refusal[1])
         if signal.wait is None:
             self._no_usable_key(passage, signal.unready)
         if signal.final or passage.wait_bound <= 0 or signal.wait > passage.wait_bound:
@@ -159,16 +184,35 @@ class Attempt:
                 request_id=passage.call.request_id,
             )
 
+    def _check_size(self, passage: Passage, refusal: Outcome) -> None:
+        """Nothing is left to wait for: was the call larger than what any domain has?"""
+        if refusal.kind is Kind.TOO_LARGE:
+            self._give_up(passage, structs.replace(refusal, kind=Kind.REQUEST))
+
     # ── giving up ───────────────────────────────────────────────────────────────────────────────
 
-    def _give_up(self, passage: Passage, outcome: Outcome) -> NoReturn:
+    def _stop(self, passage: Passage, outcome: Outcome) -> NoReturn:
+        """Nothing may be sent now. A call that failed before fails with that, and says why it goes no
+        further."""
+        failure = passage.failure
+        if failure is not None:
+            later = max(outcome.retry_after or 0.0, failure.retry_after or 0.0)
+            failure = structs.replace(failure, retry_after=later)
+            self._give_up(passage, failure, because=_sentence(outcome.message))
+        raise UpstreamError(
+            outcome,
+            f"{_sentence(outcome.message)} Nothing was sent; try again later, or use another model.",
+            request_id=passage.call.request_id,
+        )
+
+    def _give_up(self, passage: Passage, outcome: Outcome, *, because: str = "") -> NoReturn:
         assert passage.lease is not None  # noqa: S101 - an attempt was made
         tries = f"attempt {passage.attempts} with key {passage.lease.key.name}"
         message = f"{_WHAT_HAPPENED[outcome.rule.public_kind]} ({passage.model}, {tries}): "
         advice = _WHAT_TO_DO[outcome.rule.public_kind]
         raise UpstreamError(
             outcome,
-            f"{message}{_sentence(outcome.message)} {advice}",
+            " ".join(filter(None, (f"{message}{_sentence(outcome.message)}", because, advice))),
             key_name=passage.lease.key.name,
             request_id=passage.call.request_id,
         )
@@ -221,6 +265,11 @@ def _sentence(text: str) -> str:
     text = text.strip()
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
+
+_NO_BUDGET = (
+    "It is not tried again: so many calls fail that retries are held to a share of them, and that is "
+    "used up."
+)
 
 _WHAT_HAPPENED = {
     "unavailable": "The model is overloaded",
