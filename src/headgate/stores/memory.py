@@ -68,9 +68,9 @@ class MemoryStore:
 
     @staticmethod
     def _renew_resets(ledger: QuotaLedger, now: int) -> None:
-        ahead = [reset for reset in ledger.resets if reset > now]
-        if len(ahead) >= DAYS_AHEAD - 1:
-            return
+        resets = ledger.resets
+        if len(resets) >= DAYS_AHEAD - 1 and resets[1 - DAYS_AHEAD] > now:
+            return  # they ascend: so many lie ahead
         reset = float(now // 1000)
         ledger.resets = []
         for _ in range(DAYS_AHEAD):
