@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 
 from msgspec import structs
 
@@ -24,6 +22,7 @@ from headgate.core.records import Findings
 from headgate.engine.passage import Answer, Onward, Passage
 from headgate.engine.restoring import Restoring
 from headgate.engine.stream import ReplyStream
+from headgate.policy.days import utc_day
 from headgate.policy.estimate import TokenEstimator, ceiling
 from headgate.policy.json_schema import malformed
 from headgate.policy.preparing import Prepared, prepared, size_of
@@ -102,6 +101,21 @@ class Screening:
             return answer
         return restoring.whole(answer)
 
+    async def moved(self, passage: Passage, how: Preparation) -> None:
+        """Hold a call that was prepared for one model to another, and write it anew. Asks nobody.
+
+        Raises `InvalidCallError` where the other model cannot do what the call needs.
+        """
+        card = self._models().find(passage.model)
+        can = ModelCapabilities() if card is None else card.capabilities
+        before = passage.findings or Findings()
+        warnings = (*before.warnings, *self._hold_to_card(passage, can))
+        passage.findings = structs.replace(before, warnings=warnings)
+        if how.enforce_tokens:
+            window = can.max_input_tokens
+            passage.findings = await self._fit(passage, how, window, passage.findings, None)
+        passage.request = self._provider.write(passage.call, passage.model)
+
     @staticmethod
     async def _looked_through(call: Call, how: Preparation) -> Prepared:
         if not how.sanitize and not how.redact:
@@ -115,7 +129,7 @@ class Screening:
     def _hold_to_card(self, passage: Passage, card: ModelCapabilities) -> tuple[str, ...]:
         """Refuse what the model cannot do, leave out what it does not take. What was left out."""
         call = passage.call
-        today = datetime.fromtimestamp(self._clock.wall(), UTC).date()
+        today = utc_day(self._clock.wall())
         refusal = self._models().refusal(passage.model, needs(call), today)
         if refusal is not None:
             raise InvalidCallError(
@@ -129,20 +143,23 @@ class Screening:
                 f"max_output_tokens is {longest}; {passage.model} writes {most} at the most.",
                 request_id=call.request_id,
             )
-        out = [name for name, field in SWITCHED.items() if getattr(card, field) is False]
-        out = [name for name in out if name in call.options]
+        given = call.options
+        out = [name for name, of in SWITCHED.items() if name in given and getattr(card, of) is False]
         if not out:
             return ()
         kept = {name: value for name, value in call.options.items() if name not in out}
-        passage.call = replace(call, options=kept)
+        passage.left_out = {name: call.options[name] for name in out}
+        passage.call = structs.replace(call, options=kept)
         return (f"Model {passage.model} takes no {', '.join(out)}: left out of the request.",)
 
     # ── the model's window ──────────────────────────────────────────────────────────────────────
 
     async def _fit(
-        self, passage: Passage, how: Preparation, window: int | None, found: Findings, onward: Onward
-    ) -> Findings:
-        """Hold a call to the window: it fits, is made to fit, or is refused."""
+        self, passage: Passage, how: Preparation, window: int | None, found: Findings,
+        onward: Onward | None,
+    ) -> Findings:  # fmt: skip
+        """Hold a call to the window: it fits, is made to fit, or is refused. Without `onward` nobody is
+        asked to count."""
         tokens, counted = await self._measured(passage, window, onward)
         dropped = cut = 0
         for aim in _AIMS if how.truncate or how.drop_turns else ():
@@ -164,12 +181,14 @@ class Screening:
             found,
             tokens=tokens,
             counted=counted,
-            dropped_turns=dropped,
-            cut_characters=cut,
+            dropped_turns=found.dropped_turns + dropped,
+            cut_characters=found.cut_characters + cut,
             warnings=warnings,
         )
 
-    async def _measured(self, passage: Passage, window: int | None, onward: Onward) -> tuple[int, bool]:
+    async def _measured(
+        self, passage: Passage, window: int | None, onward: Onward | None
+    ) -> tuple[int, bool]:
         """Tokens of the call, and whether the upstream counted them."""
         everything = _everything(passage.call)
         characters = sum(len(part) for part in everything if isinstance(part, str))
@@ -183,7 +202,7 @@ class Screening:
         else:
             passage.token_count = await asyncio.to_thread(self._estimator.count, everything)
         estimate = self._estimator.estimate(passage.model, passage.token_count)
-        if estimate * NEAR < window and characters // DENSE < window:
+        if onward is None or (estimate * NEAR < window and characters // DENSE < window):
             return estimate, False
         exact = await self._asked(passage, onward)
         return (estimate, False) if exact is None else (exact, True)
@@ -192,12 +211,14 @@ class Screening:
         """Tokens as the upstream counts them; None where it does not answer: the estimate holds."""
         call = passage.call
         options = {name: call.options[name] for name in _COUNTED if name in call.options}
-        question = replace(
+        question = structs.replace(
             call,
             operation=Operation.COUNT,
             options=options,
             request_id=f"{call.request_id}.count",  # an attempt of its own in every record
             preparation=None,
+            keeping=None,
+            fallbacks=(),  # nothing stands in for a count: the estimate holds
         )
         asking = Passage(question, passage.started, model=passage.model)
         try:
@@ -216,7 +237,7 @@ class Screening:
         dropped = turns_to_drop(sizes, max(0, sum(sizes) - excess))
         if dropped:
             excess -= sum(sizes[:dropped])
-            call = replace(call, turns=call.turns[dropped:])
+            call = structs.replace(call, turns=call.turns[dropped:])
         cut = 0
         if how.truncate and excess > 0:
             call, cut = _cut_prompt(call, excess, self._estimator)
@@ -231,7 +252,7 @@ def _cut_prompt(call: Call, excess: int, estimator: TokenEstimator) -> tuple[Cal
     waiting = iter(fitted.texts)
     parts = tuple(next(waiting) if isinstance(part, str) else part for part in call.parts)
     parts = tuple(part for part in parts if part)
-    return (replace(call, parts=parts), fitted.cut) if parts else (call, 0)
+    return (structs.replace(call, parts=parts), fitted.cut) if parts else (call, 0)
 
 
 def _everything(call: Call) -> tuple[Part, ...]:

@@ -6,15 +6,19 @@ A call that brings a `Preparation` is screened between the two, and its reply on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from headgate.core.call import Preparation
 from headgate.core.errors import ModelRetiredError
 from headgate.core.ports import Clock, Provider
 from headgate.engine.passage import Answer, Onward, Passage
-from headgate.engine.screening import Screening
 from headgate.policy.models import ModelPolicy, Registry, Resolution
+
+if TYPE_CHECKING:
+    from headgate.engine.screening import Screening
 
 __all__ = ["Prepare"]
 
@@ -52,6 +56,30 @@ class Prepare:
 
     async def __call__(self, passage: Passage, onward: Onward) -> Answer:
         """Raises `InvalidCallError`, `ModelRetiredError`."""
+        self._settle_on_model(passage)
+        call = passage.call
+        if call.preparation is not None:
+            return await self._screened(passage, call.preparation, onward)
+        passage.request = self._provider.write(call, passage.model)
+        return await onward(passage)
+
+    async def moved(self, passage: Passage, model: str) -> None:
+        """Make a call that was prepared for one model ready for another, in a passage of its own. Asks
+        nobody. What the first model did not take is there again for this one.
+
+        Raises `InvalidCallError`, `ModelRetiredError`: the call cannot go there, and why.
+        """
+        call = passage.call
+        options = {**call.options, **passage.left_out}
+        passage.call, passage.left_out = structs.replace(call, model=model, options=options), {}
+        self._settle_on_model(passage)
+        if call.preparation is not None and self._screening is not None:
+            await self._screening.moved(passage, call.preparation)
+        else:
+            passage.request = self._provider.write(passage.call, passage.model)
+
+    def _settle_on_model(self, passage: Passage) -> None:
+        """Which model the call's name means today, and without the options it does not take."""
         call = passage.call
         resolution = self._resolve(call.model)
         if resolution.warning is not None:
@@ -62,16 +90,13 @@ class Prepare:
                 )
             self._say(resolution.warning)
         model = resolution.model
+        passage.model = model.id
         coarse = not model.sampling and call.preparation is None  # screening looks at each of them
         if coarse and any(name in call.options for name in _SAMPLING):
             self._say(f"Model {model.id} takes no {', '.join(_SAMPLING)}: left out of the request.")
             kept = {name: value for name, value in call.options.items() if name not in _SAMPLING}
-            call = passage.call = replace(call, options=kept)
-        passage.model = model.id
-        if call.preparation is not None:
-            return await self._screened(passage, call.preparation, onward)
-        passage.request = self._provider.write(call, model.id)
-        return await onward(passage)
+            passage.left_out = {name: call.options[name] for name in _SAMPLING if name in call.options}
+            passage.call = structs.replace(call, options=kept)
 
     async def _screened(self, passage: Passage, how: Preparation, onward: Onward) -> Answer:
         if self._screening is None:
