@@ -7,17 +7,16 @@ at most the last second or so (`synchronous=NORMAL`); the file stays whole.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
-
-import msgspec
-from msgspec import structs
+from typing import TypeVar
 
 from headgate.core.errors import ConfigurationError, StoreError
-from headgate.core.usage import UsagePeriod, UsageRow
+from headgate.core.usage import By, Place, UsageFilter, UsageRow, UsageSum
+from headgate.stores import usage_sql as sql
 
 __all__ = ["SqliteUsage"]
 
@@ -26,7 +25,8 @@ T = TypeVar("T")
 _BUSY_SECONDS = 5.0
 """How long a write waits for another process to finish its own."""
 
-_COLUMNS = tuple(field.name for field in structs.fields(UsageRow))
+_TABLE = "usage"
+_PERIOD = "CAST(at / {seconds} AS INTEGER)"
 
 # Each step brings a file from the version of its place to the next; none is ever changed afterwards.
 _MIGRATIONS: tuple[str, ...] = (
@@ -43,11 +43,30 @@ _MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX usage_at ON usage (at);
     CREATE INDEX usage_model_at ON usage (model, at);
     """,
+    # What became of a call was not kept at first: its last attempt stands for it.
+    """
+    ALTER TABLE usage ADD COLUMN error TEXT NOT NULL DEFAULT '';
+    ALTER TABLE usage ADD COLUMN cached_cost INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage ADD COLUMN output_cost INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage ADD COLUMN reasoning_cost INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage ADD COLUMN call TEXT NOT NULL DEFAULT '';
+    ALTER TABLE usage ADD COLUMN call_seconds REAL NOT NULL DEFAULT 0;
+    ALTER TABLE usage ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage ADD COLUMN looked_up INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage ADD COLUMN from_cache INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage ADD COLUMN saved INTEGER NOT NULL DEFAULT 0;
+    UPDATE usage SET error = result WHERE result != 'success';
+    UPDATE usage SET call = result, call_seconds = duration WHERE attempt = (
+        SELECT MAX(attempt) FROM usage AS other WHERE other.request_id = usage.request_id
+    );
+    """,
 )
 
 
 class SqliteUsage:
-    """A `UsageStore` in a file. Threads may share it.
+    """A `UsageStore` in a file. Threads may share it, and a process that was forked opens it anew.
+
+    The file tells who asked which model when: it is made readable to its owner alone.
 
     Args:
         path: of the file; its folder must exist. `:memory:` keeps nothing.
@@ -60,11 +79,11 @@ class SqliteUsage:
         self._path = str(path)
         self._lock = Lock()
         try:
-            self._connection = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            if self._path != ":memory:":
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._connect()
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ConfigurationError(
                 f"The usage ledger at {self._path} cannot be opened: {error}. Name a file in a folder "
                 "that exists and may be written, or move the damaged file away."
@@ -72,72 +91,73 @@ class SqliteUsage:
 
     def write(self, rows: Sequence[UsageRow]) -> int:
         """Keep rows, each once however often it comes. How many were new. Raises `StoreError`."""
-        places = ", ".join("?" * len(_COLUMNS))
-        statement = f"INSERT OR IGNORE INTO usage ({', '.join(_COLUMNS)}) VALUES ({places})"  # noqa: S608
-        values = [structs.astuple(row) for row in rows]
+        statement, values = sql.insert(_TABLE), [sql.values_of(row) for row in rows]
 
         def work(connection: sqlite3.Connection) -> int:
             before = connection.total_changes
             connection.execute("BEGIN IMMEDIATE")
             try:
                 connection.executemany(statement, values)
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # A disk that is full may have rolled it back already.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
             return connection.total_changes - before
 
         return self._run(work)
 
-    def newest(
-        self, limit: int, *, model: str | None = None, since: float = 0.0, until: float | None = None
-    ) -> list[UsageRow]:
+    def newest(self, limit: int, chosen: UsageFilter) -> list[UsageRow]:
         """Rows by the time they ended, newest first. Raises `StoreError`."""
-        where, values = _where(model, since, until)
-        statement = f"SELECT {', '.join(_COLUMNS)} FROM usage WHERE {where} ORDER BY at DESC LIMIT ?"  # noqa: S608
-        found = self._run(lambda connection: connection.execute(statement, (*values, limit)).fetchall())
-        return [_row(record) for record in found]
+        found = self._read(*sql.newest(_TABLE, limit, chosen))
+        return [sql.row_of(record) for record in found]
 
-    def periods(
-        self, seconds: int, since: float, until: float, *, model: str | None = None
-    ) -> list[UsagePeriod]:
-        """Sums by periods of so many seconds since the epoch, oldest first, empty ones left out."""
-        where, values = _where(model, since, until)
-        statement = f"""
-            SELECT CAST(at / ? AS INTEGER) AS period, COUNT(*), SUM(result = 'success'),
-                SUM(input_tokens), SUM(cached_tokens), SUM(output_tokens), SUM(COALESCE(cost, 0)),
-                SUM(duration)
-            FROM usage WHERE {where} GROUP BY period ORDER BY period
-        """  # noqa: S608 - `where` holds no value, only places for them
-        found = self._run(
-            lambda connection: connection.execute(statement, (seconds, *values)).fetchall()
-        )
-        return [UsagePeriod(row[0] * seconds, (row[0] + 1) * seconds, *row[1:]) for row in found]
+    def following(self, after: Place | None, limit: int, chosen: UsageFilter) -> list[UsageRow]:
+        """Rows that come after a place, oldest first. Raises `StoreError`."""
+        found = self._read(*sql.following(_TABLE, after, limit, chosen))
+        return [sql.row_of(record) for record in found]
+
+    def sums(self, by: By, chosen: UsageFilter) -> list[UsageSum]:
+        """Sums of periods, the oldest first, or of names, the dearest first. Raises `StoreError`."""
+        found = self._read(*sql.sums(_TABLE, by, chosen, _PERIOD))
+        return [sql.sum_of(by, record) for record in found]
 
     def forget(self, before: float) -> int:
         """Drop rows that ended before an instant. How many there were. Raises `StoreError`."""
-        return self._run(
-            lambda connection: connection.execute("DELETE FROM usage WHERE at < ?", (before,)).rowcount
-        )
+        statement = "DELETE FROM usage WHERE at < ?"
+        return self._run(lambda connection: connection.execute(statement, (before,)).rowcount)
 
     def close(self) -> None:
         """Write everything into the file itself and close it."""
         with self._lock:
             self._connection.close()
 
+    def _read(self, statement: str, values: Sequence[object]) -> list[Sequence[object]]:
+        return self._run(lambda connection: connection.execute(statement, values).fetchall())
+
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             try:
+                if self._process != os.getpid():
+                    self._connect()  # a connection must not be carried over a fork
                 return work(self._connection)
             except sqlite3.Error as error:
                 raise StoreError(f"The usage ledger at {self._path} failed: {error}.") from error
 
+    def _connect(self) -> None:
+        self._parents = getattr(self, "_connection", None)  # closing it would harm the parent
+        self._process = os.getpid()
+        self._connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+
     def _prepare(self) -> None:
         connection = self._connection
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
         try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > len(_MIGRATIONS):
                 raise sqlite3.DatabaseError(
@@ -147,24 +167,7 @@ class SqliteUsage:
                 for statement in filter(str.strip, step.split(";")):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
-            connection.close()
+            connection.close()  # which rolls back what was begun
             raise
-        connection.execute("COMMIT")
-
-
-def _where(model: str | None, since: float, until: float | None) -> tuple[str, list[object]]:
-    clauses, values = ["at >= ?"], [since]
-    found: list[object] = list(values)
-    if until is not None:
-        clauses.append("at < ?")
-        found.append(until)
-    if model is not None:
-        clauses.append("model = ?")
-        found.append(model)
-    return " AND ".join(clauses), found
-
-
-def _row(record: Sequence[Any]) -> UsageRow:
-    return msgspec.convert(dict(zip(_COLUMNS, record, strict=True)), UsageRow, strict=False)
