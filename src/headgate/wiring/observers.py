@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
+from headgate.core.call import Call, Reply
 from headgate.core.outcome import Kind
 from headgate.core.ports import Observer
 from headgate.core.records import AttemptRecord, CallRecord, WaitFor, WaitRecord
 from headgate.policy.redaction import one_line
+from headgate.telemetry.call_traces import TRACES
 
 __all__ = ["LogObserver", "Observers"]
 
@@ -22,7 +25,8 @@ _MOST_KEYS = 10_000  # of which it is remembered what was said: names come from 
 
 
 class Observers:
-    """Passes every fact on to each observer, in order. With none it is silent.
+    """Passes every fact on to each observer, in order, and to the traces of this process where
+    telemetry is on. With none of them it is silent.
 
     An observer that raises loses its own fact and nothing else: an answer that was paid for must not
     be lost to a dashboard.
@@ -31,23 +35,51 @@ class Observers:
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
+    def begun(self, call: Call) -> Mapping[str, str] | None:
+        """A call begins. Headers its upstream requests are to carry, where the user wants that."""
+        if TRACES.on:
+            with _contained(TRACES):
+                return TRACES.begun(call)
+        return None
+
+    def answered(self, call: Call, reply: Reply) -> None:
+        """A call was answered."""
+        if TRACES.busy:
+            with _contained(TRACES):
+                TRACES.answered(call, reply)
+
     def attempt(self, record: AttemptRecord) -> None:
         """One attempt ended."""
         for observer in self._observers:
-            with _contained(observer):
+            try:
                 observer.attempt(record)
+            except Exception as error:  # noqa: BLE001 - as `_contained`, which costs more
+                _lost(observer, error)
+        if TRACES.busy:
+            with _contained(TRACES):
+                TRACES.attempt(record)
 
     def waiting(self, record: WaitRecord) -> None:
         """A call starts to wait."""
         for observer in self._observers:
-            with _contained(observer):
+            try:
                 observer.waiting(record)
+            except Exception as error:  # noqa: BLE001 - as `_contained`, which costs more
+                _lost(observer, error)
+        if TRACES.busy:
+            with _contained(TRACES):
+                TRACES.waiting(record)
 
     def call(self, record: CallRecord) -> None:
         """One call ended."""
         for observer in self._observers:
-            with _contained(observer):
+            try:
                 observer.call(record)
+            except Exception as error:  # noqa: BLE001 - as `_contained`, which costs more
+                _lost(observer, error)
+        if TRACES.busy:
+            with _contained(TRACES):
+                TRACES.call(record)
 
 
 class _contained:  # noqa: N801 - reads as a statement; a plain class costs a fifth of @contextmanager
@@ -62,12 +94,14 @@ class _contained:  # noqa: N801 - reads as a statement; a plain class costs a fi
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> bool:
-        if kind is None or not issubclass(kind, Exception):
+        if not isinstance(error, Exception):
             return False
-        _log.error(
-            "observer %s raised %s", type(self._observer).__name__, kind.__name__, exc_info=error
-        )
+        _lost(self._observer, error)
         return True
+
+
+def _lost(observer: object, error: Exception) -> None:
+    _log.error("observer %s raised %s", type(observer).__name__, type(error).__name__, exc_info=error)
 
 
 class LogObserver:
