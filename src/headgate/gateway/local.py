@@ -1,0 +1,45 @@
+"""A gateway without caller keys serves programs of its own machine, and no web page that a browser
+there happens to show: such a page can send requests to loopback, and with a name that points there read
+the answers too."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from headgate.gateway.incoming import Incoming
+from headgate.gateway.problems import RequestRefusedError
+
+__all__ = ["check_local", "is_loopback"]
+
+
+@lru_cache(maxsize=256)
+def is_loopback(host: str) -> bool:
+    """Whether a host, without its port, is this machine itself."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def check_local(incoming: Incoming) -> None:
+    """Raises `RequestRefusedError` for a request under another name, or of a page from elsewhere."""
+    host = incoming.text(b"host")
+    if host and not is_loopback(_host_of(f"//{host}")):
+        what = "Without HEADGATE_CALLER_KEYS this gateway serves 127.0.0.1 and localhost only."
+        raise RequestRefusedError(what, status=403, closes=True)
+    if b"origin" in incoming.headers and not is_loopback(_host_of(incoming.text(b"origin"))):
+        what = "Without HEADGATE_CALLER_KEYS this gateway serves no web pages of other hosts."
+        raise RequestRefusedError(what, status=403, closes=True)
+
+
+@lru_cache(maxsize=256)
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
