@@ -41,11 +41,15 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings_of_the_developer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """What stands in the environment of whoever runs the tests must not decide them."""
+    # A backend keeps its usage ledger in its user's state folder: never in that of the developer.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
     monkeypatch.delenv("ENVIRONMENT", raising=False)
     for name in list(os.environ):  # noqa: TID251 - to clear it
-        if name.startswith(("ANTHROPIC_", "CODEGEN_", "GEMINI_", "GOOGLE_", "HEADGATE_")):
+        if name.startswith(("ANTHROPIC_", "CODEGEN_", "GEMINI_", "GOOGLE_", "HEADGATE_", "OPENAI_")):
             monkeypatch.delenv(name)
 
 

@@ -28,6 +28,7 @@ from headgate.stores.sessions import MemorySessions
 from headgate.testing import ScriptedTransport, Sent, VirtualClock
 from headgate.wiring.build import Engine, assemble
 from headgate.wiring.model_data import gemini_cards, gemini_prices
+from headgate.wiring.resilience import Resilience
 from headgate.wiring.settings import load_gemini
 
 TINY = "gemini-tiny"
@@ -83,6 +84,7 @@ class Backend:
             merge_cards([(Provenance.SHIPPED, gemini_cards()), (Provenance.CONFIGURED, CARDS)])
         )
         settings = load_gemini({"base_url": base_url}, keys=(Key("k0", key(0), "alpha"),))
+        self.engine_settings = settings
         self.engine: Engine = assemble(
             settings,
             GeminiProvider(settings.base_url),
@@ -93,6 +95,7 @@ class Backend:
             transport=self.transport,
             learning=False,
             chance=lambda: 0.5,
+            resilience=Resilience(fallbacks=True),
             models=lambda: self.models,
         )
         self.sessions = Sessions(store or MemorySessions(), clock, ttl=self.config.session_ttl_seconds)

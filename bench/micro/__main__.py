@@ -9,7 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.machine import Verdict, Watch, await_quiet, place
-from bench.micro import admission, bridge, choice, codegen, decisions, imports, overhead
+from bench.micro import (
+    admission,
+    bridge,
+    cache,
+    choice,
+    codegen,
+    decisions,
+    imports,
+    overhead,
+    stages,
+    telemetry,
+    transport,
+    usage,
+)
 from bench.micro.figures import FULL, TINY, Figure, Scale, as_json, as_table
 from bench.micro.summary import with_summary
 
@@ -18,8 +31,13 @@ ALL = {
     "decisions": decisions,
     "admission": admission,
     "overhead": overhead,
+    "stages": stages,
+    "transport": transport,
     "bridge": bridge,
+    "cache": cache,
     "codegen": codegen,
+    "telemetry": telemetry,
+    "usage": usage,
     "imports": imports,
 }
 BENCH = Path(__file__).parents[1]

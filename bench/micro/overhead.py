@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import aiohttp
@@ -15,7 +15,21 @@ from bench.micro.upstream import CHUNKS, REPLY, serving
 from headgate.core.ports import Event, Request
 from headgate.gemini import ResilientGeminiClient
 
-__all__ = ["AT_ONCE", "IN_PROCESS", "OVER_HTTP", "STREAM", "measure"]
+__all__ = [
+    "AT_ONCE",
+    "HEADERS",
+    "IN_PROCESS",
+    "KEYS",
+    "MODEL",
+    "OVER_HTTP",
+    "PROMPT",
+    "STREAM",
+    "NoTransport",
+    "cpu_of",
+    "measure",
+    "rounds_of",
+    "text_of",
+]
 
 IN_PROCESS = "A call without a socket"
 OVER_HTTP = "A call over loopback"
@@ -30,7 +44,7 @@ AT_ONCE = 32
 Once = Callable[[], Awaitable[object]]
 
 
-class _NoExchange:
+class _Answered:
     status = 200
     headers: Mapping[str, str] = {}
 
@@ -44,7 +58,7 @@ class _NoExchange:
         pass
 
 
-class _NoTransport:
+class NoTransport:
     """A transport that answers at once."""
 
     async def open(
@@ -54,8 +68,8 @@ class _NoTransport:
         deadline: float | None,  # noqa: ARG002
         *,
         not_after: float | None = None,  # noqa: ARG002
-    ) -> _NoExchange:
-        return _NoExchange()
+    ) -> _Answered:
+        return _Answered()
 
     async def aclose(self) -> None:
         pass
@@ -69,11 +83,11 @@ def measure(scale: Scale) -> list[Figure]:
     return figures
 
 
-def _text(body: bytes) -> str:
+def text_of(body: bytes) -> str:
     return str(json.loads(body)["candidates"][0]["content"]["parts"][0]["text"])
 
 
-async def _cpu(once: Once, calls: int, at_once: int = 1) -> float:
+async def cpu_of(once: Once, calls: int, at_once: int = 1) -> float:
     """Microseconds of this process's CPU a call."""
 
     async def worker() -> None:
@@ -85,27 +99,27 @@ async def _cpu(once: Once, calls: int, at_once: int = 1) -> float:
     return per_call(time.process_time() - began, calls // at_once * at_once)
 
 
-async def _rounds(
-    repeats: int, takings: list[Callable[[], Awaitable[float]]]
+async def rounds_of(
+    repeats: int, takings: Sequence[Callable[[], Awaitable[float]]]
 ) -> list[tuple[float, ...]]:
     rounds = [[await taking() for taking in takings] for _ in range(repeats)]
     return [tuple(values) for values in zip(*rounds, strict=True)]
 
 
 async def _in_process(scale: Scale) -> list[Figure]:
-    transport = _NoTransport()
+    transport = NoTransport()
     client = ResilientGeminiClient(keys=KEYS, transport=transport)
     request = Request("POST", "http://127.0.0.1", {}, BODY)
 
     async def by_hand() -> str:
         exchange = await transport.open(request, HEADERS, None)
-        return _text(await exchange.read())
+        return text_of(await exchange.read())
 
     async def ours() -> object:
         return await client.generate_reply(PROMPT, MODEL)
 
-    bare, through = await _rounds(
-        scale.repeats, [partial(_cpu, by_hand, scale.calls), partial(_cpu, ours, scale.calls)]
+    bare, through = await rounds_of(
+        scale.repeats, [partial(cpu_of, by_hand, scale.calls), partial(cpu_of, ours, scale.calls)]
     )
     return _compared(IN_PROCESS, "reply read by hand", bare, "client", through)
 
@@ -120,20 +134,20 @@ async def _over_http(scale: Scale, base_url: str) -> list[Figure]:
 
         async def by_hand() -> str:
             async with session.post(url, data=BODY, headers=HEADERS) as response:
-                return _text(await response.read())
+                return text_of(await response.read())
 
         async def ours() -> object:
             return await client.generate_reply(PROMPT, MODEL)
 
         for at_once in (1, AT_ONCE):
             calls = max(scale.calls // 2, at_once)
-            await _cpu(by_hand, at_once, at_once)
-            await _cpu(ours, at_once, at_once)
-            bare, through = await _rounds(
+            await cpu_of(by_hand, at_once, at_once)
+            await cpu_of(ours, at_once, at_once)
+            bare, through = await rounds_of(
                 scale.repeats,
                 [
-                    partial(_cpu, by_hand, calls, at_once),
-                    partial(_cpu, ours, calls, at_once),
+                    partial(cpu_of, by_hand, calls, at_once),
+                    partial(cpu_of, ours, calls, at_once),
                 ],
             )
             group = f"{OVER_HTTP}, {at_once} at a time"
@@ -154,7 +168,7 @@ async def _streams(scale: Scale, base_url: str) -> list[Figure]:
             async with session.post(url, data=BODY, headers=HEADERS) as response:
                 async for line in response.content:
                     if line.startswith(b"data: "):
-                        _text(line[6:])
+                        text_of(line[6:])
                         first.append(time.perf_counter() - began)
 
         async def ours(first: list[float]) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bench.micro import admission, bridge, choice, decisions, imports, overhead
+from bench.micro import (
+    admission,
+    bridge,
+    cache,
+    choice,
+    decisions,
+    imports,
+    overhead,
+    stages,
+    transport,
+    usage,
+)
 from bench.micro.figures import Figure, environment
 
 __all__ = ["ROWS", "with_summary"]
@@ -15,6 +26,9 @@ _ONE, _MANY = (
     f"{overhead.OVER_HTTP}, 1 at a time",
     f"{overhead.OVER_HTTP}, {overhead.AT_ONCE} at a time",
 )
+
+_STAGES = stages.GROUP
+_STAGES_MANY = f"{_STAGES}, {stages.AT_ONCE} at a time"
 
 ROWS: dict[str, list[tuple[str, str]]] = {
     "a lease with its settlement, 10 keys": [(choice.GROUP, "all ready, 10 keys")],
@@ -49,6 +63,14 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (admission.TRIPS, f"server time an admission, {many} coroutines") for many in admission.AT_ONCE
     ],
     "what the client adds to a call, without a socket, CPU": [(overhead.IN_PROCESS, "added, CPU")],
+    "what every stage adds to a call, 1 · 32 at a time; with declared quotas, 32 at a time, CPU": [
+        (f"{_STAGES}, 1 at a time", f"added by {stages.STAGES}, CPU"),
+        (_STAGES_MANY, f"added by {stages.STAGES}, CPU"),
+        (_STAGES_MANY, f"added by {stages.STAGES}, {stages.WITH_QUOTAS}, CPU"),
+    ],
+    "what a kept answer adds to a call, 32 at a time, CPU": [
+        (_STAGES_MANY, f"added by {stages.HIT}, CPU")
+    ],
     "what it adds over loopback, 1 · 32 at a time, CPU": [(_ONE, "added, CPU"), (_MANY, "added, CPU")],
     "client to bare aiohttp over loopback, 1 · 32 at a time": [
         (_ONE, "client to aiohttp"),
@@ -56,6 +78,20 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     ],
     "the first piece of a stream comes later by": [(overhead.STREAM, "added, wall time")],
     "a stream of 20 pieces costs more by, CPU": [(overhead.STREAM, "added, CPU")],
+    "a request over a bare transport, 1 KB, 32 at a time: aiohttp · lean, on asyncio; on uvloop": [
+        (f"{transport.WHOLE}, 32 at a time", f"{name}, {loop}, CPU")
+        for loop in ("asyncio", "uvloop")
+        for name in ("aiohttp", "lean")
+    ],
+    "usage of a call: noted on the path · priced and counted beside it, CPU": [
+        (usage.GROUP, usage.OBSERVED),
+        (usage.GROUP, usage.COUNTED),
+    ],
+    "of a kept reply of 1 KB, CPU: the key · found in memory · put there": [
+        (cache.KEYS, "a prompt of 1,000 characters"),
+        (cache.HIT, "found in memory, CPU"),
+        (cache.HIT, "put into memory, CPU"),
+    ],
     "a hop through the blocking bridge": [(bridge.GROUP, "a hop, wall time")],
     "fresh interpreter: bare · asyncio · headgate.gemini": [
         (imports.GROUP, name) for name in ("bare interpreter", "asyncio", "headgate.gemini")

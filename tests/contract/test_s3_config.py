@@ -33,8 +33,8 @@ from headgate.engine.places import Places
 from headgate.testing import ScriptedTransport, VirtualClock
 
 OFFLINE = BackendConfig(model_discovery=False)
-ASK = GeminiRequest("Explain tides", MODEL)
-PATIENT = GeminiRequest("Explain tides", MODEL, timeout_seconds=120)
+ASK = GeminiRequest("Explain tides", MODEL, use_cache=False)
+PATIENT = GeminiRequest("Explain tides", MODEL, timeout_seconds=120, use_cache=False)
 
 
 def changed(config: BackendConfig = OFFLINE, **fields: Any) -> BackendConfig:
@@ -276,7 +276,7 @@ async def test_s3_21_retries_change(clock: VirtualClock) -> None:
     made, transport = backend(
         clock,
         lambda _: overloaded(),
-        changed(retry_config=RetryConfig(max_attempts=2, jitter=False)),
+        changed(retry_config=RetryConfig(max_attempts=2, jitter=False), circuit_breaker_enabled=False),
         observers=[ear],
     )
     with pytest.raises(GeminiError):
@@ -286,7 +286,7 @@ async def test_s3_21_retries_change(clock: VirtualClock) -> None:
     retry = RetryConfig(
         max_attempts=4, initial_delay_ms=100, max_delay_ms=400, exponential_base=3, jitter=False
     )
-    await made.update_gemini_backend_config(changed(retry_config=retry))
+    await made.update_gemini_backend_config(changed(retry_config=retry, circuit_breaker_enabled=False))
     with pytest.raises(GeminiError) as caught:
         await made.execute_gemini_enhanced(ASK)
     assert caught.value.error_type is ErrorType.SERVICE_UNAVAILABLE
@@ -297,7 +297,8 @@ async def test_s3_21_retries_change(clock: VirtualClock) -> None:
 
 async def test_s3_25_full_jitter_never_waits_longer_than_the_bound(clock: VirtualClock) -> None:
     retry = RetryConfig(max_attempts=6, initial_delay_ms=1000, max_delay_ms=2000)
-    made, transport = backend(clock, lambda _: overloaded(), changed(retry_config=retry))
+    own = changed(retry_config=retry, circuit_breaker_enabled=False)
+    made, transport = backend(clock, lambda _: overloaded(), own)
     with pytest.raises(GeminiError):
         await made.execute_gemini_enhanced(ASK)
     times = [sent.at for sent in transport.sent]

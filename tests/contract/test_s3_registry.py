@@ -42,6 +42,7 @@ from headgate.wiring.price_source import read_prices
 
 TODAY = date(2026, 11, 21)
 OFFLINE = BackendConfig(model_discovery=False)
+FRESH = GeminiRequest("hi", MODEL, use_cache=False)
 
 Ask = Callable[[Sent], Answer | Broken]
 
@@ -542,9 +543,9 @@ async def test_s3_4_4_an_entry_counts_what_this_process_saw(clock: VirtualClock)
     answers = iter([said("a", delay=1.0), said("b", delay=3.0), failure(400, "no", "INVALID_ARGUMENT")])
     made = backend(clock, lambda _: next(answers), config=OFFLINE, observers=[Ear()])
     for _ in range(2):
-        await made.execute_gemini_enhanced(GeminiRequest("hi", MODEL))
+        await made.execute_gemini_enhanced(FRESH)
     with pytest.raises(GeminiError):
-        await made.execute_gemini_enhanced(GeminiRequest("hi", MODEL))
+        await made.execute_gemini_enhanced(FRESH)
     entry = made.get_gemini_model_entry(MODEL)
     assert (entry.usage_count, entry.error_count, entry.avg_response_time) == (3, 1, 2000.0)
     assert entry.validation_status is ValidationStatus.UNKNOWN
@@ -553,9 +554,9 @@ async def test_s3_4_4_an_entry_counts_what_this_process_saw(clock: VirtualClock)
 async def test_s3_01g_waits_and_callers_who_left_say_nothing_of_a_model(clock: VirtualClock) -> None:
     answers = iter([quota(hint="20s"), said("a", delay=2.0), said("b", delay=90.0)])
     made = backend(clock, lambda _: next(answers), config=OFFLINE, keys=keys(1))
-    await made.execute_gemini_enhanced(GeminiRequest("hi", MODEL))
+    await made.execute_gemini_enhanced(FRESH)
     assert clock.monotonic() >= 22
-    left = asyncio.ensure_future(made.execute_gemini_enhanced(GeminiRequest("hi", MODEL)))
+    left = asyncio.ensure_future(made.execute_gemini_enhanced(FRESH))
     await clock.sleep(5)
     left.cancel()
     await asyncio.gather(left, return_exceptions=True)

@@ -43,7 +43,15 @@ def test_the_micro_benchmarks_run(tmp_path: Path) -> None:
         "An admission in memory (acquire and settle)",
         "An admission on Valkey, time at the server",
         "Round trips on Valkey",
+        "A call through its stages, without a socket, 32 at a time",
+        "A stream of 50 pieces over a bare transport",
+        "A call without a socket, by what is traced",
+        "Pieces of telemetry",
         "The blocking bridge",
+        "The key of a question",
+        "A kept reply of 1 KB",
+        "Small replies in memory",
+        "Usage of a call",
         "Import, in a fresh interpreter",
     } <= groups
     assert all(

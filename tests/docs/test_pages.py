@@ -30,7 +30,12 @@ REFERENCE = DOCS / "reference" / "configuration.md"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 LANGUAGES = {"python", "toml", "console", "sh", "text", "json", "yaml", "promql", "dockerfile"}
-OTHERS_VARIABLES = {"GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "ANTHROPIC_BASE_URL"}  # of the SDKs
+OTHERS_VARIABLES = {
+    "GOOGLE_API_KEY",
+    "GOOGLE_GEMINI_BASE_URL",
+    "ANTHROPIC_BASE_URL",
+    "OPENAI_BASE_URL",
+}  # fmt: skip - of the SDKs
 LONGEST_SCRIPT = 30.0  # seconds; a page that needs more is no quick example
 NOT_RUN = re.compile(r"^headgate (demo|emulator|emulate|serve)\b(?!.*--help)")  # long, or for ever
 
@@ -41,7 +46,7 @@ KEYS = {
 CODEGEN_TOKEN = "CANARY-docs-codegen-token-0123456789"
 
 VARIABLE = re.compile(
-    r"\b(?:CODEGEN_[A-Z_0-9]+|ANTHROPIC_[A-Z_0-9]+|GEMINI_[A-Z_0-9]+|HEADGATE_[A-Z_]+)\b"
+    r"\b(?:CODEGEN_[A-Z_0-9]+|ANTHROPIC_[A-Z_0-9]+|OPENAI_[A-Z_0-9]+|GEMINI_[A-Z_0-9]+|HEADGATE_[A-Z_]+)\b"
 )
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from headgate import backend, gemini
+from headgate import backend, gemini, telemetry
 from headgate.core.outcome import RULES, Kind
+from headgate.policy.alert_rules import AlertRules
 from headgate.providers.gemini import EMBED_OPTIONS, GENERATE_OPTIONS, TOP_LEVEL_OPTIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -20,7 +22,7 @@ def members(cls: type) -> list[str]:
     return [name for name in dir(cls) if not name.startswith("_") and name != "over"]
 
 
-def attributes(cls: type) -> list[str]:
+def attributes(cls: Callable[..., object]) -> list[str]:
     return [name for name in inspect.signature(cls).parameters if name != "message"]
 
 
@@ -75,6 +77,25 @@ def test_the_reference_has_every_public_name(name: str) -> None:
 def test_the_reference_of_the_backend_has_every_public_name(name: str) -> None:
     """Commands, configuration, requests, replies, cards and errors."""
     assert f"`{name}" in (DOCS / "reference" / "backend.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *telemetry.__all__,
+        *attributes(telemetry.setup_telemetry),
+        *attributes(telemetry.setup_logging),
+    ],
+)
+def test_the_reference_of_telemetry_has_every_public_name(name: str) -> None:
+    """Functions, and the arguments of those that set something up."""
+    assert f"`{name}" in (DOCS / "reference" / "telemetry.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("field", AlertRules.__struct_fields__)
+def test_the_page_of_alerts_has_every_threshold(field: str) -> None:
+    """A user who sets one finds what it means."""
+    assert f"`{field}`" in (DOCS / "how-to" / "alerts.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", sorted({rule.public_kind for rule in RULES.values()} - NOT_RAISED))

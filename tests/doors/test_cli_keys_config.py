@@ -172,9 +172,10 @@ def test_config_check_shows_every_setting_its_value_and_where_it_came_from(
 def test_config_check_json_has_the_documented_shape() -> None:
     found = shape(run("config", "check", "--json"))
     assert list(found) == [
-        "ok", "file", "options", "keys", "quotas", "models", "claude", "problems", "codegen"
+        "ok", "file", "options", "keys", "quotas", "models", "claude", "openai", "problems", "codegen",
+        "gateway",
     ]  # fmt: skip
-    assert found["claude"] is found["codegen"] is None
+    assert found["claude"] is found["openai"] is found["codegen"] is found["gateway"] is None
     assert found["quotas"] == []
     assert found["ok"] is True
     assert found["file"] is None
@@ -379,3 +380,56 @@ def test_config_check_takes_a_codegen_token_for_keys_enough(monkeypatch: pytest.
     assert result.exit_code == 3
     (problem,) = (text for text in shape(result)["problems"] if "CODEGEN_TIMEOUT" in text)
     assert "'soon'" in problem
+
+
+def test_config_check_shows_the_gateway_and_no_caller_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("headgate.toml").write_text("[gateway]\nmax_body_mib = 64\n")
+    monkeypatch.setenv("GEMINI_API_KEY", "AIzaCANARY-0123456789-0123456789")
+    monkeypatch.setenv("HEADGATE_CALLER_KEYS", "CANARY-caller-0123456789-abcd|ann")
+    monkeypatch.setenv("HEADGATE_GATEWAY_DRAIN_SECONDS", "9")
+    found = shape(run("config", "check", "--json"))["gateway"]
+    options = {option["name"]: option for option in found["options"]}
+    assert options["max_body_mib"]["origin"] == "headgate.toml [gateway] max_body_mib"
+    assert options["drain_seconds"]["value"] == 9
+    assert found["callers"] == [{"name": "ann", "value": "…abcd"}]
+    shown = run("config", "check").stdout
+    assert "Gateway" in shown
+    assert "ann" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HEADGATE_CALLER_KEYS", "CANARY-short|ann", "shorter than 16 characters"),
+        ("HEADGATE_CALLER_KEYS", "CANARY-caller-0123456789|ann|team", "the form is key|name"),
+        ("HEADGATE_CALLER_KEYS", ",".join(["CANARY-caller-0123456789|a"] * 2), "repeats the key"),
+        ("HEADGATE_GATEWAY_MAX_BODY_MIB", "none", "a whole number, 1 or more"),
+        ("HEADGATE_GATEWAY_GEMINI_VERSION", "v9", "as_asked, v1, v1beta, v1alpha"),
+        ("HEADGATE_GATEWAY_LINGER_SECONDS", "-1", "a number of seconds, 0 or more"),
+    ],
+)
+def test_config_check_names_what_is_wrong_with_the_gateway(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "AIzaCANARY-0123456789-0123456789")
+    monkeypatch.setenv(name, value)
+    result = run("config", "check")
+    assert result.exit_code == 3
+    assert said in " ".join(result.stderr.split())
+    assert name in result.stderr
+    assert "CANARY" not in result.stdout + result.stderr
+
+
+def test_caller_keys_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "callers"
+    keys = ("CANARY-caller-0123456789-abcd|ann", "CANARY-caller-0123456789-efgh|bob")
+    file.write_text("\n".join(("# a comment", *keys, "")))
+    file.chmod(0o600)
+    monkeypatch.setenv("GEMINI_API_KEY", "AIzaCANARY-0123456789-0123456789")
+    monkeypatch.setenv("HEADGATE_CALLER_KEYS_FILE", str(file))
+    found = shape(run("config", "check", "--json"))["gateway"]
+    assert [caller["name"] for caller in found["callers"]] == ["ann", "bob"]
+    file.write_text("\n")
+    result = run("config", "check")
+    assert result.exit_code == 3
+    assert "holds no key" in result.stderr

@@ -12,6 +12,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import openai
 import pytest
 from typer.testing import CliRunner
 
@@ -22,11 +23,12 @@ from headgate.cli.main import EXAMPLES, app
 from headgate.core.errors import HeadgateError
 from headgate.core.outcome import RULES
 from headgate.gemini import ResilientGeminiClient
+from headgate.wiring.openai import load_openai
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = (
     "ask", "embed", "keys", "models list", "models info", "models recommend", "models check",
-    "emulator", "demo", "config check",
+    "serve", "env", "emulator", "demo", "config check",
 )  # fmt: skip
 COLOUR = re.compile(rb"\x1b\[[0-9;]*3[0-9;]*m")
 
@@ -246,6 +248,27 @@ def test_the_emulator_prints_what_leads_a_claude_client_to_its_organisations() -
     assert exports["ANTHROPIC_API_KEYS"].startswith(exports["ANTHROPIC_API_KEY"])
     for name in ("HEADGATE_ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEYS", "ANTHROPIC_BASE_URL"):
         assert f"export {name}='{exports[name]}'" in talk
+
+
+def test_the_emulator_prints_what_leads_the_openai_sdk_to_it() -> None:
+    process = start("emulator", "--port", "0", "--json")
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    exports = ready["environment"]
+    addresses = {exports["OPENAI_BASE_URL"], exports["HEADGATE_OPENAI_BASE_URL"]}
+    assert addresses == {f"{ready['base_url']}/v1"}
+    with openai.OpenAI(
+        api_key=exports["OPENAI_API_KEY"], base_url=exports["OPENAI_BASE_URL"], max_retries=0
+    ) as client:
+        assert client.models.list().data
+    settings = load_openai(environ=exports)
+    process.send_signal(signal.SIGTERM)
+    out, talk = process.communicate()
+    report = json.loads(out)["openai"]
+    assert set(report) == {key.domain for key in settings.keys}
+    assert sum(row["totals"]["answered"] for row in report.values()) == 1
+    assert "Emulated OpenAI on" in talk
+    assert f"export OPENAI_API_KEYS='{exports['OPENAI_API_KEYS']}'" in talk
 
 
 def test_the_emulator_reads_its_file_hides_its_keys_and_writes_the_report(tmp_path: Path) -> None:

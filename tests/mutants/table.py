@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant("wish granted without room", CHOICE, "if preferred is None or not self._able(wish, preferred, now):", "if preferred is None:"),
     Mutant("least recent forgotten", LEDGER, "        account.last = self._order\n", ""),
     Mutant(
-        "price blind to fullness", PRICE, "min(STEPS, max(0, used) * STEPS // limit)", "0 * used * STEPS"
+        "price blind to fullness", PRICE, "used * STEPS // limit if 0 < used < limit else STEPS", "0"
     ),
     Mutant("price blind to the limit", PRICE, "* EXPONENTIAL[step] * 1000 // limit", "* EXPONENTIAL[step]"),
     Mutant("the next seed is one higher", PRICE, "return seed * 48271 % 2147483647", "return seed % 2147483646 + 1"),
@@ -293,7 +293,7 @@ MUTANTS = (
     Mutant("a call that used less gives nothing back", PACING, "self.arrival -= min(-change, max(0, end - now * 1000))", "pass"),
     Mutant("a call gives back what was given back", PACING, "self.arrival -= min(-change, max(0, end - now * 1000))", "self.arrival -= -change"),
     Mutant("a cancelled call keeps its part of the burst", LEDGER, "            self._settle_pace(held, number, limit, 0)\n", ""),
-    Mutant("a settled call opens nothing", LEDGER, "            self._settle_pace(held, number, limit, used)\n        if held.ends:\n            self._pace_out(held.domain)", "            self._settle_pace(held, number, limit, used)"),
+    Mutant("a settled call opens nothing", LEDGER, "                self._settle_pace(held, number, limit, used)\n        if held.ends:\n            self._pace_out(held.domain)", "                self._settle_pace(held, number, limit, used)"),
     Mutant("a repetition takes nothing of the pace", PACING, "        self.arrival = max(self.arrival, now * 1000) + missing\n", ""),
     Mutant("a repetition takes all of the pace", PACING, "missing = cost - min(cost, max(0, end - now * 1000))", "missing = cost"),
     Mutant("each refusal of a burst is an event", PACING, "if now <= self.told + limit.guard:", "if now < self.told:"),

@@ -41,6 +41,18 @@ def test_pieces(text: str, count: int) -> None:
     assert count_pieces(text) == count
 
 
+@given(st.text(alphabet="abcxyzABC 0129\t\n\r\x0b_.,-'\"()/:!#$%&*;<=>?@[\\]^`{|}~", max_size=80))
+def test_plain_text_is_counted_as_the_same_text_beside_other_letters(text: str) -> None:
+    """Text of ASCII alone takes a shorter way; "\\r" parts it from the letter that closes that way."""
+    assert count_pieces(text) + 1 == count_pieces(f"{text}\ré")
+
+
+@given(st.sampled_from([chr(number) for number in range(128)]), st.integers(1, 40))
+def test_runs_of_any_plain_character_count_the_same_either_way(sign: str, length: int) -> None:
+    text = sign * length
+    assert count_pieces(text) + 1 == count_pieces(f"{text}\ré")
+
+
 def test_media_count_too() -> None:
     estimator = TokenEstimator()
     text = estimator.count(("look",))

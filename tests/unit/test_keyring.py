@@ -9,6 +9,7 @@ import pytest
 from headgate.core.call import Key
 from headgate.core.outcome import Kind, Outcome
 from headgate.policy.cooldown import HOUR
+from headgate.policy.entries import MOST_DENIED
 from headgate.policy.keyring import EVERY_MODEL, KeyRing
 from headgate.policy.leases import Lease, Unready
 
@@ -36,6 +37,19 @@ def recovery(ring: KeyRing, now: float, model: str = "m") -> float | None:
     got = ring.choose(model, now)
     assert isinstance(got, Unready), got
     return got.recovers
+
+
+def test_a_call_that_is_too_large_costs_its_domain_nothing() -> None:
+    ring = ring_of(1)
+    refuse(ring, take(ring, 0), 0, Outcome(Kind.TOO_LARGE))
+    assert take(ring, 0).index == 0
+    assert ring.states(0)[0].parks == {}
+    refuse(ring, take(ring, 1), 1)
+    probe = take(ring, HOUR + 2)
+    refuse(ring, probe, HOUR + 2, Outcome(Kind.TOO_LARGE))
+    later = recovery(ring, HOUR + 3)
+    assert later is not None
+    assert later < 2 * HOUR  # it told nothing of the quota: another try may come soon
 
 
 def test_a_probe_that_succeeds_ends_the_parks_of_its_model_and_of_its_domain() -> None:
@@ -177,6 +191,24 @@ def test_denied_and_disabled_keys_are_told_apart() -> None:
     assert (got.disabled, got.denied, got.cooling, got.recovers) == (1, 3, 0, None)
     assert take(ring, 0, "another").index in (1, 2, 3)
     assert [state.disabled for state in ring.states(0)] == ["dead", None, None, None]
+
+
+def test_models_that_callers_make_up_fill_no_memory() -> None:
+    """Callers of the gateway name models; each unknown name is denied by every key once."""
+    ring = ring_of(2)
+    for number in range(3 * MOST_DENIED):
+        for _ in range(2):
+            ring.book(take(ring, 0, f"made-up-{number}"), Outcome(Kind.PROJECT_MODEL), 0, WALL)
+    kept = [len(entry.denied) for entry in ring._entries]
+    assert kept == [MOST_DENIED, MOST_DENIED]
+    assert len(ring._denied) == MOST_DENIED
+    last = ring.choose(f"made-up-{3 * MOST_DENIED - 1}", 0)
+    assert isinstance(last, Unready)
+    assert (last.denied, last.cooling) == (2, 0)
+    assert take(ring, 0, "made-up-0").index in (0, 1), "what was forgotten is asked again"
+    ring.enable(0)
+    ring.disable(1, "by hand")
+    assert not +ring._denied
 
 
 @pytest.mark.parametrize("trouble", ["disable", "deny", "park"])

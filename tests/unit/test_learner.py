@@ -120,6 +120,16 @@ def test_what_was_sent_before_counts_against_it() -> None:
     assert [c.ends for c in desk.gate.recalled] == pytest.approx([161.35, 171.35], abs=0.02)
 
 
+def test_each_text_of_a_batch_that_was_sent_before_counts_against_it() -> None:
+    desk = Desk()
+    for outcome in (FINE, FINE, refused(limit(rpm=12))):
+        desk.clock.advance(0.001)
+        lease = Lease(KEYS[0], 0, 0, "m", desk.clock.monotonic())
+        desk.learner.leased(lease, 5)
+        desk.learner.heard(lease, outcome, reserved=False, requests=5)
+    assert [(c.limit, c.amount) for c in desk.gate.recalled] == [("rpm", 10)], "the refused are no use"
+
+
 def test_tokens_and_days_that_were_used_before_count_too() -> None:
     desk = Desk()
     desk.send(FINE)

@@ -57,3 +57,12 @@ def test_an_elastic_cost_always_fits_one_domain(amounts: list[list[int]], cost: 
     asked = Sizes(domains).costs({Counts.OUTPUT: cost}, ELASTIC).get(Counts.OUTPUT, 0)
     assert any(all(asked <= limit.amount for limit in row) for row in domains)
     assert asked <= cost
+
+
+def test_of_prompt_and_answer_together_the_prompt_is_sure() -> None:
+    """A prompt that is longer than the limit of both is never asked for less than it needs."""
+    sizes = Sizes([[Limit("tpm", Counts.TOTAL, 1000)]])
+    assert sizes.costs(EXPECTED, ELASTIC)[Counts.TOTAL] == 1000
+    long = {**EXPECTED, Counts.INPUT: 1500, Counts.TOTAL: 5500}
+    assert sizes.costs(long, ELASTIC)[Counts.TOTAL] == 1500
+    assert sizes.costs(long, (*ELASTIC, Counts.INPUT))[Counts.TOTAL] == 1000  # a cache may have it

@@ -10,6 +10,7 @@ import pytest
 from headgate.core.errors import ConfigurationError, KeyFormatError, NoKeysError
 from headgate.policy.models import ModelPolicy
 from headgate.stores.urls import StoreUrl
+from headgate.stores.usage_url import AUTO, UsageUrl
 from headgate.wiring.keys import find_keys, parse_keys
 from headgate.wiring.settings import OPTIONS, Option, load_gemini, resolve
 from headgate.wiring.stores import IN_MEMORY
@@ -75,6 +76,12 @@ TABLE: dict[str, tuple[object, list[tuple[str, object]], list[str], str]] = {
         [("redis://h:1", StoreUrl.read("redis://h:1")), ("MEMORY", IN_MEMORY)],
         ["redis+x://u:p@", "http://u:p@"],  # a text that may hold a password is not repeated
         "memory, or redis://",
+    ),
+    "usage": (
+        AUTO,
+        [("off", UsageUrl.read("off")), ("/x/u.db", UsageUrl.read("/x/u.db")), ("Auto", AUTO)],
+        ["mysql://u:p@", "postgresql://u:p@", "@"],
+        "auto, off, the path of a file",
     ),
     "connect_timeout_seconds": (10.0, [("2", 2.0)], ["0", "-1", "inf", "x"], "0.001 or more"),
     "attempt_timeout_seconds": (300.0, [("2.5", 2.5)], ["0", "x"], "0.001 or more"),

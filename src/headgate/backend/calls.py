@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headgate.backend.files import media_of
+from headgate.backend.remembering import keeping_of
 from headgate.backend.settings import BackendConfig, ContextOverflow, PreprocessConfig
 from headgate.backend.structures import FunctionResult, GeminiRequest
 from headgate.core.call import Call, Operation, Part, Preparation, Role, Turn
 from headgate.core.errors import InvalidCallError
+from headgate.core.fallback import FallbackStrategy
 from headgate.core.model_card import ModelMetadata
 from headgate.core.ports import Clock
 from headgate.policy.requirements import SWITCHED
@@ -31,12 +33,18 @@ CODE_SECONDS = 120.0
 
 
 def call_of(
-    request: GeminiRequest, config: BackendConfig, clock: Clock, *, system: str | None = None
+    request: GeminiRequest,
+    config: BackendConfig,
+    clock: Clock,
+    *,
+    system: str | None = None,
+    api_key: str | None = None,
 ) -> Call:
     """The call of a request, without the conversation before it.
 
     Args:
         system: the session's system instruction, for a request without its own.
+        api_key: the caller's own key: its replies are remembered for it alone.
 
     Raises:
         InvalidCallError: a field is wrong; nothing was sent.
@@ -58,6 +66,8 @@ def call_of(
         _options(request, system),
         turns=results_of(request),
         preparation=preparation_of(request, config),
+        keeping=keeping_of(request, config, api_key),
+        fallbacks=_fallbacks(request, config),
         **framing,
     )
 
@@ -83,6 +93,14 @@ def _schema(request: GeminiRequest, how: PreprocessConfig) -> Mapping[str, objec
     if request.response_schema is not None:
         return request.response_schema
     return {} if request.response_mime_type == _JSON else None  # any JSON will do
+
+
+def _fallbacks(request: GeminiRequest, config: BackendConfig) -> tuple[FallbackStrategy, ...]:
+    """The request's own strategies, else the backend's. Raises `InvalidCallError`."""
+    given: object = config.fallback if request.fallback is None else request.fallback
+    if isinstance(given, list | tuple) and all(isinstance(one, FallbackStrategy) for one in given):
+        return tuple(given)
+    raise InvalidCallError("fallback takes a list of FallbackStrategy, such as FailFast().")
 
 
 def _options(request: GeminiRequest, system: str | None) -> dict[str, object]:

@@ -3,18 +3,31 @@
 models          registry.py       what models there are, and which suits
 configuration   configuration.py  what it is told, changed while it runs
 calls           execute.py        asking a model, sessions, streams
+many at once    batches.py        lists of requests, texts to embed
+alerts          alerts.py         what somebody should know of
+replies         cache_commands.py what is remembered
+monitoring      monitored.py      what was asked, how it went, what it cost, how models are doing
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Self
 
+from headgate.backend.alerts import AlertCommands, broken_models
+from headgate.backend.batches import BatchCommands, Batches
+from headgate.backend.cache_commands import CacheCommands
 from headgate.backend.configuration import ConfigChange, Configuration, read_config
+from headgate.backend.embeddings import Embedder
 from headgate.backend.errors import gemini_errors
 from headgate.backend.execute import Executor
 from headgate.backend.generations import EngineRoom, Outside
+from headgate.backend.health import Health
+from headgate.backend.monitored import MonitoringCommands, RoomActivity
+from headgate.backend.monitoring import Monitoring
 from headgate.backend.registry import Models, ModelSources
 from headgate.backend.sessions import Sessions
 from headgate.backend.settings import BackendConfig
@@ -27,12 +40,16 @@ from headgate.backend.structures import (
     ModelMetadata,
     StreamingChunk,
 )
+from headgate.core.call import Usage
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
+from headgate.policy.price_list import PriceList
 from headgate.policy.recommendation import Limits, ModelRecommendation
+from headgate.telemetry.alerting import Alerting
+from headgate.telemetry.request_log import RequestLog
 from headgate.wiring.backend import open_sessions
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.keys import parse_keys
-from headgate.wiring.observers import LogObserver, Observers
+from headgate.wiring.observers import Observers
 from headgate.wiring.price_source import PRICE_URL
 
 __all__ = ["GeminiBackend"]
@@ -40,7 +57,7 @@ __all__ = ["GeminiBackend"]
 _log = logging.getLogger("headgate.backend")
 
 
-class GeminiBackend:
+class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheCommands):
     """Gemini behind one object. Build it anywhere: nothing is opened before the first call, and
     questions about models are answered even where no key is configured.
 
@@ -73,9 +90,23 @@ class GeminiBackend:
         config = BackendConfig() if config is None else read_config(config)
         self._clock = clock = clock or SystemClock()
         sightings = Sightings()
+        self._log = RequestLog(
+            _log, "gemini", clock, lambda: self._room.config.logging_config, self._secrets
+        )
+        self._alerting = Alerting(config.alerts, clock, cost=self._cost, broken=self._broken)
+        self._monitoring = Monitoring(
+            clock,
+            config=lambda: self._room.config,
+            prices=self._prices,
+            activity=RoomActivity(lambda: self._room),
+            environ=environ,
+        )
+        self._monitoring.book.enabled = config.monitoring_enabled
+        heard: tuple[Observer, ...] = (self._log, sightings, self._monitoring.book, *observers)
         outside = Outside(
             clock=clock,
-            observer=Observers(LogObserver(_log), sightings, *observers),
+            observer=Observers(self._alerting, *heard),
+            guests=Observers(*heard),
             keys=None if keys is None else parse_keys(keys, "argument keys"),
             base_url=base_url,
             transport=transport,
@@ -89,6 +120,9 @@ class GeminiBackend:
             open_sessions(config.session_file), clock, ttl=config.session_ttl_seconds
         )
         self._configuration = Configuration(self._room, clock, self._took_over)
+        self._health = Health(
+            self._room, self._models, self._monitoring.book, self._monitoring.circuits, clock
+        )
         self._executor = Executor(
             self._room.hold,
             models=self._models.registry,
@@ -96,7 +130,11 @@ class GeminiBackend:
             config=lambda: self._room.config,
             sessions=self._sessions,
             clock=clock,
+            log=self._log,
+            refused=self._monitoring.refused,
         )
+        self._batches = Batches(self._executor, lambda: self._room.config, clock)
+        self._embedder = Embedder(self._room.hold, lambda: self._room.config, clock)
 
     def __repr__(self) -> str:
         running = self._room.started
@@ -269,13 +307,35 @@ class GeminiBackend:
 
     def _took_over(self, config: BackendConfig) -> None:
         self._sessions.ttl = config.session_ttl_seconds
+        self._alerting.change(config.alerts)
+        self._monitoring.book.enabled = config.monitoring_enabled
+
+    # ── what alerts and the log ask for ─────────────────────────────────────────────────────────
+
+    def _secrets(self) -> tuple[str, ...]:
+        running = self._room.started
+        return () if running is None else tuple(key.value for key in running.settings.keys)
+
+    def _prices(self) -> PriceList:
+        return self._models.prices()
+
+    def _cost(self, model: str, usage: Usage) -> Decimal | None:
+        day = datetime.fromtimestamp(self._clock.wall(), UTC).date()
+        cost = self._models.prices().cost(model, usage, day)
+        return None if cost is None else cost.total
+
+    def _broken(self) -> tuple[str, ...]:
+        return () if self._room.started is None else broken_models(self._room.started.engine)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
     async def aclose(self) -> None:
         """Close what is idle now, and the rest with its last call."""
+        await self._embedder.aclose()
         await self._room.aclose()
         await self._sessions.aclose()
+        await self._monitoring.aclose()
+        self._alerting.close()
 
     async def __aenter__(self) -> Self:
         return self

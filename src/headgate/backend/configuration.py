@@ -19,6 +19,7 @@ from headgate.backend.settings import BackendConfig
 from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock
 from headgate.stores.urls import StoreUrl
+from headgate.stores.usage_url import UsageUrl
 
 __all__ = ["ConfigChange", "Configuration"]
 
@@ -59,7 +60,7 @@ class Configuration:
         self._history: deque[ConfigChange] = deque(maxlen=_MOST_CHANGES)
 
     def current(self) -> BackendConfig:
-        """S3-20: what new calls meet. A password in the store's URL is masked."""
+        """S3-20: what new calls meet. Passwords in places are masked."""
         return masked(self._room.config)
 
     def history(self) -> tuple[ConfigChange, ...]:
@@ -72,7 +73,7 @@ class Configuration:
 
         Args:
             config: a `BackendConfig`, or one as it came from JSON: what it leaves out has its default.
-                A store's URL that is masked as `current` shows it means the one there is.
+                A place that is masked as `current` shows it means the one there is.
 
         Raises:
             ConfigurationError: it names what is wrong; then everything is as it was.
@@ -82,6 +83,10 @@ class Configuration:
         if new.session_file != old.session_file:
             raise ConfigurationError(
                 "session_file is fixed for a backend's life: sessions would be lost. Build another."
+            )
+        if new.usage != old.usage:
+            raise ConfigurationError(
+                "usage is fixed for a backend's life: its ledger would be torn in two. Build another."
             )
         await self._room.swap(new)
         self._changed(new)
@@ -108,9 +113,9 @@ def read_config(given: BackendConfig | Mapping[str, object]) -> BackendConfig:
 
 def masked(config: BackendConfig) -> BackendConfig:
     """The configuration as it may be shown."""
-    if config.store is None:
-        return config
-    return structs.replace(config, store=_shown(config.store))
+    store = None if config.store is None else _shown(config.store)
+    usage = None if config.usage is None else UsageUrl.read(config.usage).shown
+    return structs.replace(config, store=store, usage=usage)
 
 
 def differing(old: BackendConfig, new: BackendConfig) -> tuple[str, ...]:
@@ -119,8 +124,11 @@ def differing(old: BackendConfig, new: BackendConfig) -> tuple[str, ...]:
 
 
 def _unmasked(new: BackendConfig, old: BackendConfig) -> BackendConfig:
-    known = old.store is not None and new.store == _shown(old.store)
-    return structs.replace(new, store=old.store) if known else new
+    if old.store is not None and new.store == _shown(old.store):
+        new = structs.replace(new, store=old.store)
+    if old.usage is not None and new.usage == UsageUrl.read(old.usage).shown:
+        new = structs.replace(new, usage=old.usage)
+    return new
 
 
 def _shown(url: str) -> str:

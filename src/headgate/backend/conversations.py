@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from secrets import token_hex
+
+from msgspec import structs
 
 from headgate.backend.sessions import OpenTurn, spoken, turn_of
 from headgate.backend.settings import ContextOverflow
@@ -122,7 +124,7 @@ class Conversations:
         if decided.turns:
             await self._without(call, kept, decided.turns, summarise=decided.action is Action.SUMMARISE)
         turns = (*(spoken(turn) for turn in kept.turns), *call.turns)
-        return replace(call, turns=turns, options=options)
+        return structs.replace(call, turns=turns, options=options)
 
     async def _without(self, call: Call, kept: Kept, number: int, *, summarise: bool) -> None:
         """Take the oldest turns out; put a summary in their place where one is wanted and comes."""
@@ -146,7 +148,7 @@ class Conversations:
             max_wait=call.max_wait,
             priority=call.priority,
             caller=call.caller,
-            preparation=replace(call.preparation or Preparation(), schema=None, truncate=True),
+            preparation=structs.replace(call.preparation or Preparation(), schema=None, truncate=True),
         )
         try:
             answer, _ = await self._pipeline.run(question)

@@ -7,15 +7,22 @@ It reads its keys and settings from environment and file. Whoever wants another 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from headgate.backend.settings import BackendConfig
 from headgate.backend.structures import (
+    BackendStatus,
+    CacheStats,
     GeminiRequest,
     GeminiResponse,
+    HealthStatus,
     ModelMetadata,
+    ModelMetrics,
     ModelRecommendation,
+    MonitoringMetrics,
+    PerformanceAnalytics,
     StreamingChunk,
 )
 
@@ -26,8 +33,14 @@ __all__ = [
     "default_backend",
     "execute_gemini_code_enhanced",
     "execute_gemini_enhanced",
+    "get_gemini_analytics",
     "get_gemini_backend_config",
+    "get_gemini_backend_status",
+    "get_gemini_cache_stats",
+    "get_gemini_health_status",
     "get_gemini_model_info",
+    "get_gemini_monitoring_metrics",
+    "get_gemini_performance_metrics",
     "list_gemini_models",
     "process_gemini_request",
     "recommend_gemini_model",
@@ -120,6 +133,40 @@ async def validate_gemini_model(
 ) -> bool:
     """See `GeminiBackend.validate_gemini_model`."""
     return await default_backend().validate_gemini_model(model_id, api_key, probe=probe)
+
+
+async def get_gemini_performance_metrics() -> dict[str, ModelMetrics]:
+    """See `GeminiBackend.get_gemini_performance_metrics`."""
+    return await default_backend().get_gemini_performance_metrics()
+
+
+async def get_gemini_cache_stats() -> CacheStats:
+    """See `GeminiBackend.get_gemini_cache_stats`."""
+    return await default_backend().get_gemini_cache_stats()
+
+
+async def get_gemini_monitoring_metrics(
+    model: str | None = None, limit: int | None = None
+) -> MonitoringMetrics:
+    """See `GeminiBackend.get_gemini_monitoring_metrics`."""
+    return await default_backend().get_gemini_monitoring_metrics(model, limit)
+
+
+async def get_gemini_analytics(
+    model: str, start: str | datetime, end: str | datetime
+) -> PerformanceAnalytics:
+    """See `GeminiBackend.get_gemini_analytics`."""
+    return await default_backend().get_gemini_analytics(model, start, end)
+
+
+async def get_gemini_health_status(model: str, api_key: str | None = None) -> HealthStatus:
+    """See `GeminiBackend.get_gemini_health_status`."""
+    return await default_backend().get_gemini_health_status(model, api_key)
+
+
+async def get_gemini_backend_status() -> BackendStatus:
+    """See `GeminiBackend.get_gemini_backend_status`."""
+    return await default_backend().get_gemini_backend_status()
 
 
 async def get_gemini_backend_config() -> BackendConfig:

@@ -6,8 +6,7 @@ accepted words; structure decides which, never the wording of a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -154,19 +153,26 @@ class ModelNotFoundError(GeminiError):
         self.near = near
 
 
-@contextmanager
-def gemini_errors(now: Callable[[], float]) -> Iterator[None]:
+class gemini_errors:  # noqa: N801 - reads as a statement
     """The engine's errors leave as `GeminiError`s; a configuration error stays what it is.
+
+    Around every call, so a plain class: a `@contextmanager` costs eight times as much.
 
     Args:
         now: Unix time in seconds.
     """
-    try:
-        yield
-    except (GeminiError, ConfigurationError):
-        raise
-    except HeadgateError as error:
-        raise _accepted(error, datetime.fromtimestamp(now(), UTC)) from error
+
+    __slots__ = ("_now",)
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, HeadgateError) and not isinstance(error, GeminiError | ConfigurationError):
+            raise _accepted(error, datetime.fromtimestamp(self._now(), UTC)) from error
 
 
 def _accepted(error: HeadgateError, at: datetime) -> GeminiError:
@@ -244,6 +250,7 @@ _BY_KIND = {
     Kind.NETWORK: ErrorType.NETWORK_ERROR,
     Kind.PROTOCOL: ErrorType.NETWORK_ERROR,
     Kind.LATE: ErrorType.SERVICE_UNAVAILABLE,
+    Kind.BREAKER_OPEN: ErrorType.SERVICE_UNAVAILABLE,
     Kind.TIMEOUT: ErrorType.REQUEST_TIMEOUT,
     Kind.TLS: ErrorType.SSL_ERROR,
     Kind.EGRESS: ErrorType.INVALID_REQUEST,

@@ -9,28 +9,36 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Protocol, cast
 
 from headgate.backend.calls import call_of, code_request, process_request
 from headgate.backend.conversations import Conversations, Kept
 from headgate.backend.errors import gemini_errors
-from headgate.backend.replies import Gathered, chunk_of, response_of
+from headgate.backend.remembering import age_of
+from headgate.backend.replies import chunk_of, response_of
 from headgate.backend.sessions import Sessions
 from headgate.backend.settings import BackendConfig
 from headgate.backend.structures import GeminiRequest, GeminiResponse, StreamingChunk
 from headgate.core.call import Call, Priority, Reply
+from headgate.core.errors import HeadgateError
+from headgate.core.fallback import NOT_SAID
 from headgate.core.model_card import ModelMetadata
 from headgate.core.ports import Clock
 from headgate.core.records import Findings
-from headgate.engine.passage import Passage
+from headgate.engine.gathering import Gathered
+from headgate.engine.passage import Answer, Passage
 from headgate.engine.stream import ReplyStream
+from headgate.policy.days import utc_day
 from headgate.policy.models import ModelPolicy
 from headgate.policy.price_list import PriceList
 from headgate.policy.registry import ModelRegistry
+from headgate.telemetry.request_log import RequestLog
 from headgate.wiring.build import Engine
 
 __all__ = ["Executor", "Held", "Hold"]
+
+_NOT_SAID = "This turn is no part of the session: no model answered it as a whole."
 
 
 @dataclass(slots=True)
@@ -41,7 +49,30 @@ class _Job:
     call: Call
     kept: Kept | None = None
     cwd: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     warnings: list[str] = field(default_factory=list)
+    entered: bool = False  # the path, which tells its observers of what happens from then on
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """Tells of what fails before the path. A plain class, for what `gemini_errors` says."""
+
+    job: _Job
+    began: float
+    log: RequestLog | None
+    refused: Callable[[Call, HeadgateError, float], None] | None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.job.entered or not isinstance(error, HeadgateError):
+            return
+        if self.log is not None:
+            self.log.refused(self.job.call, error)
+        if self.refused is not None:
+            self.refused(self.job.call, error, self.began)
 
 
 class Held(Protocol):
@@ -69,6 +100,8 @@ class Executor:
         models, prices: what is known of models and their prices at the moment.
         config: the configuration of the moment.
         sessions: where conversations are remembered.
+        log: what is logged of requests; None: nothing.
+        refused: hears of requests that failed before they entered the path, and when they began.
     """
 
     def __init__(
@@ -80,9 +113,13 @@ class Executor:
         config: Callable[[], BackendConfig],
         sessions: Sessions,
         clock: Clock,
+        log: RequestLog | None = None,
+        refused: Callable[[Call, HeadgateError, float], None] | None = None,
         policy: ModelPolicy = ModelPolicy.SUCCESSOR,
     ) -> None:
         self._hold = hold
+        self._log = log
+        self._refused = refused
         self._models = models
         self._prices = prices
         self._config = config
@@ -106,7 +143,8 @@ class Executor:
                 wrong with the request is raised here, anything later where it is read.
         """
         with gemini_errors(self._clock.wall):
-            job = _Job(request, call_of(request, self._config(), self._clock), cwd=cwd)
+            call = call_of(request, self._config(), self._clock, api_key=api_key)
+            job = _Job(request, call, cwd=cwd, api_key=api_key)
         if request.stream:
             return self._pieces(job, api_key)
         return await self._whole(job, api_key)
@@ -156,23 +194,23 @@ class Executor:
     # ── one request ─────────────────────────────────────────────────────────────────────────────
 
     async def _whole(self, job: _Job, api_key: str | None) -> GeminiResponse:
-        with gemini_errors(self._clock.wall):
+        with gemini_errors(self._clock.wall), self._refusals(job):
             try:
                 await self._begun(job)
                 async with self._hold(api_key, job.call.priority, job.call.deadline) as held:
                     await self._converse(job, held)
-                    answer, passage = await held.engine.pipeline.run(job.call)
+                    answer, passage = await self._run(job, held)
                 return await self._finished(job, cast("Reply", answer), passage)
             finally:
                 await self._ended(job)
 
     async def _pieces(self, job: _Job, api_key: str | None) -> AsyncGenerator[StreamingChunk]:
-        with gemini_errors(self._clock.wall):
+        with gemini_errors(self._clock.wall), self._refusals(job):
             try:
                 await self._begun(job)
                 async with self._hold(api_key, job.call.priority, job.call.deadline) as held:
                     await self._converse(job, held)
-                    answer, passage = await held.engine.pipeline.run(job.call)
+                    answer, passage = await self._run(job, held)
                     stream, gathered = cast("ReplyStream", answer), Gathered()
                     try:
                         async for chunk in stream:
@@ -184,6 +222,16 @@ class Executor:
             finally:
                 await self._ended(job)
             yield StreamingChunk(usage=response.usage, response=response)
+
+    async def _run(self, job: _Job, held: Held) -> tuple[Answer, Passage]:
+        job.entered = True
+        return await held.engine.pipeline.run(job.call)
+
+    def _refusals(self, job: _Job) -> _Refusals:
+        """Log a request as it begins, and what fails before the path: no record tells of that."""
+        if self._log is not None:
+            self._log.asked(job.call)
+        return _Refusals(job, self._clock.monotonic(), self._log, self._refused)
 
     async def _begun(self, job: _Job) -> None:
         """Take the session's turn, before a place is taken: who waits for a turn keeps nobody out."""
@@ -211,20 +259,30 @@ class Executor:
 
     async def _finished(self, job: _Job, reply: Reply, passage: Passage) -> GeminiResponse:
         findings = passage.findings or Findings()
+        job.warnings += passage.notes
         if job.kept is not None:
-            await job.kept.remember(job.call, passage, reply, self._clock.wall())
+            if passage.fallback in NOT_SAID:
+                job.warnings.append(_NOT_SAID)
+            else:
+                await job.kept.remember(job.call, passage, reply, self._clock.wall())
             job.warnings += job.kept.warnings
+        if self._log is not None:
+            model = reply.model or passage.model
+            self._log.replied(job.call.request_id, model, reply.text, reply.finish_reason, job.api_key)
         cost = self._prices().cost(passage.model, reply.usage, self._today())
+        dollars = None if cost is None else float(cost.total)
         return response_of(
             reply,
             job.call,
             passage.model,
             findings,
-            cost=None if cost is None else float(cost.total),
+            cost=dollars if passage.recalled is None else 0.0,
             session_id=job.request.session_id,
             cwd=job.cwd,
             shortened=job.kept is not None and job.kept.shortened,
             warnings=job.warnings,
+            fallback=passage.fallback,
+            age=age_of(passage.recalled, self._clock.wall()),
         )
 
     @staticmethod
@@ -238,4 +296,4 @@ class Executor:
         return models.find(models.resolve(model, self._today(), self._policy).model.id)
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock.wall(), UTC).date()
+        return utc_day(self._clock.wall())

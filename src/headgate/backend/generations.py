@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from threading import Lock
 
+from headgate.backend.protecting import protection_of
+from headgate.backend.remembering import bounds_of
 from headgate.backend.settings import BackendConfig
 from headgate.core.call import Key, Priority
 from headgate.core.errors import ConfigurationError
@@ -25,6 +27,7 @@ from headgate.stores.urls import StoreUrl
 from headgate.wiring.backend import Tuning, build_backend, load_backend
 from headgate.wiring.build import CHANCE, Engine
 from headgate.wiring.keys import parse_keys
+from headgate.wiring.replies import ReplyRoom
 from headgate.wiring.settings import GeminiSettings
 from headgate.wiring.stores import open_store
 
@@ -47,6 +50,8 @@ class Outside:
         keys: instead of those of the environment.
         transport: what sends, instead of HTTP; it stays the caller's.
         store: where quota ledgers live; it stays the caller's.
+        guests: hears of the engines with callers' own keys instead: what becomes of those keys is their
+            callers' business; None: the same observer.
         environ: where settings are read from; None: the process environment.
     """
 
@@ -57,6 +62,7 @@ class Outside:
     transport: Transport | None = None
     store: QuotaStore | None = None
     environ: Mapping[str, str] | None = None
+    guests: Observer | None = None
 
 
 @dataclass(slots=True)
@@ -108,6 +114,7 @@ def tuning_of(config: BackendConfig) -> Tuning:
         connection_idle_seconds=config.connection_idle_seconds,
         quotas=config.quotas,
         store=config.store,
+        protection=protection_of(config),
     )
 
 
@@ -163,6 +170,7 @@ class EngineRoom:
         self._running: OrderedDict[str, Generation] = OrderedDict()
         self._ledgers: _Ledgers | None = None
         self._built = 0
+        self.replies = ReplyRoom(outside.clock, CHANCE)
         self.places = Places(_places(config), config.max_queued_requests, outside.clock)
 
     @property
@@ -233,6 +241,7 @@ class EngineRoom:
         self.places.resize(_places(config), config.max_queued_requests)
         for old in retired:
             await self._end_if_idle(old)
+        await self.replies.tidy()
 
     async def aclose(self) -> None:
         """Close what is idle now, and the rest with its last call."""
@@ -246,6 +255,7 @@ class EngineRoom:
                 old.retired = True
         for old in retired:
             await self._end_if_idle(old)
+        await self.replies.aclose()
 
     # ── building, under the lock ────────────────────────────────────────────────────────────────
 
@@ -277,21 +287,26 @@ class EngineRoom:
         self, config: BackendConfig, keys: tuple[Key, ...] | None, old: Generation | None
     ) -> Generation:
         outside, settings = self._outside, self._settings(config, keys)
+        ours = old is not None or keys is outside.keys
         ledgers = self._ledgers
         if ledgers is None or (ledgers.own and ledgers.url != settings.store):
             store = outside.store or open_store(settings.store, clock=outside.clock, chance=CHANCE)
             ledgers = _Ledgers(store, settings.store, own=outside.store is None)
+        bounds = bounds_of(config)
+        cache = self.replies.planned(settings.store, bounds)
         engine = build_backend(
             settings,
             tuning_of(config),
             lambda: self._models(config),
             clock=outside.clock,
-            observer=outside.observer,
+            observer=outside.observer if ours else outside.guests or outside.observer,
             warn=_log.warning,
             store=ledgers.store,
             transport=outside.transport,
             before=None if old is None else old.engine,
+            cache=cache,
         )
+        self.replies.take(cache, settings.store, bounds)
         if self._ledgers is not None and self._ledgers is not ledgers:
             self._ledgers.replaced = True
         self._ledgers = ledgers
@@ -308,6 +323,8 @@ class EngineRoom:
             ledgers.users -= 1
             last = ledgers.own and ledgers.replaced and not ledgers.users
         engine = generation.engine
+        if engine.recall is not None:
+            await engine.recall.aclose()
         if engine.gate is not None:
             await engine.gate.flush()
         if self._outside.transport is None:

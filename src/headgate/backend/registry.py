@@ -31,6 +31,7 @@ from headgate.core.outcome import Kind
 from headgate.core.ports import Clock
 from headgate.engine.single_flight import SingleFlight
 from headgate.engine.stream import ReplyStream
+from headgate.policy.days import utc_day
 from headgate.policy.price_list import PriceList
 from headgate.policy.recommendation import Limits, ModelRecommendation, recommend
 from headgate.policy.registry import ModelRegistry, merge_cards, newest_first, price_card
@@ -149,6 +150,11 @@ class Models:
             error_count=seen.errors,
             avg_response_time=seen.average_ms,
         )
+
+    def name_of(self, name: str) -> str:
+        """The id of the model that a name or alias stands for; an unknown name is its own."""
+        card = self.registry().find(name)
+        return name.strip().removeprefix("models/") if card is None else card.id
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 
@@ -347,7 +353,7 @@ class Models:
         return error
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock.wall(), UTC).date()
+        return utc_day(self._clock.wall())
 
 
 def _sum(numbers: list[int | None]) -> int | None:

@@ -13,46 +13,12 @@ from headgate.backend.structures import (
     StreamingChunk,
     TokenUsage,
 )
-from headgate.core.call import Blob, Call, Chunk, Reply, Usage
+from headgate.core.call import Call, Chunk, Reply, Usage
 from headgate.core.call import SafetyRating as Rated
+from headgate.core.fallback import INCOMPLETE, DefaultResponse
 from headgate.core.records import Findings
 
-__all__ = ["Gathered", "chunk_of", "response_of"]
-
-
-class Gathered:
-    """A streamed answer, put together piece by piece."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._blobs: list[Blob] = []
-        self._content: list[Mapping[str, object]] = []
-        self._safety: tuple[Rated, ...] = ()
-        self._usage = Usage()
-        self._reason: str | None = None
-        self._model = ""
-
-    def add(self, chunk: Chunk) -> None:
-        """One more piece."""
-        self._texts.append(chunk.text)
-        self._blobs += chunk.blobs
-        self._content += chunk.content
-        self._safety = chunk.safety or self._safety
-        self._usage = chunk.usage or self._usage
-        self._reason = chunk.finish_reason or self._reason
-        self._model = chunk.model or self._model
-
-    def reply(self) -> Reply:
-        """The whole answer so far."""
-        return Reply(
-            text="".join(self._texts),
-            blobs=tuple(self._blobs),
-            finish_reason=self._reason,
-            usage=self._usage,
-            model=self._model,
-            content=tuple(self._content),
-            safety=self._safety,
-        )
+__all__ = ["chunk_of", "response_of"]
 
 
 def response_of(
@@ -66,6 +32,8 @@ def response_of(
     cwd: str | None = None,
     shortened: bool = False,
     warnings: Sequence[str] = (),
+    fallback: str | None = None,
+    age: float | None = None,
 ) -> GeminiResponse:
     """An answer and what it took.
 
@@ -74,14 +42,19 @@ def response_of(
         cost: dollars, or None.
         shortened: turns of the conversation were left out, or summarised.
         warnings: besides those of the findings.
+        fallback: the word of what stood in for an answer of the model that was asked.
+        age: in seconds, of an earlier reply that was given; None: this one is new.
     """
     return GeminiResponse(
         text=reply.text,
-        model=reply.model or model,
+        model="" if fallback == DefaultResponse.__name__ else reply.model or model,
         finish_reason=reply.finish_reason,
-        usage=_usage(reply.usage),
+        usage=_usage(reply.usage, estimated=reply.finish_reason == INCOMPLETE),
         cost_estimate=cost,
         request_id=call.request_id,
+        cached=age is not None,
+        age_seconds=age,
+        from_fallback=fallback is not None,
         redactions=findings.redactions,
         safety_ratings=_ratings(reply.safety),
         truncated=shortened or bool(findings.dropped_turns or findings.cut_characters),
@@ -97,22 +70,24 @@ def response_of(
 
 def chunk_of(chunk: Chunk) -> StreamingChunk:
     """A piece of a streamed answer."""
+    incomplete = chunk.finish_reason == INCOMPLETE
     return StreamingChunk(
         delta=chunk.text,
         finish_reason=chunk.finish_reason,
         safety_ratings=_ratings(chunk.safety),
-        usage=None if chunk.usage is None else _usage(chunk.usage),
+        usage=None if chunk.usage is None else _usage(chunk.usage, estimated=incomplete),
         function_calls=_calls(chunk.content),
     )
 
 
-def _usage(usage: Usage) -> TokenUsage:
+def _usage(usage: Usage, *, estimated: bool = False) -> TokenUsage:
     return TokenUsage(
         prompt_tokens=usage.prompt + usage.tool_prompt,
         completion_tokens=usage.output + usage.thoughts,
         total_tokens=usage.total,
         cached_tokens=usage.cached,
         reasoning_tokens=usage.thoughts,
+        estimated=estimated,
     )
 
 

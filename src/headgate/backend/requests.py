@@ -62,6 +62,7 @@ class GeminiRequest(Struct, frozen=True, forbid_unknown_fields=True):
         caller: (ours) whose call it is: callers share quota fairly, and no cached replies.
         timeout_seconds: (ours) longest time until the whole answer.
         use_cache: (ours) False neither reads the reply cache nor writes it.
+        cache_namespace: (ours) a name to forget cached replies by; no reply of another name is given.
     """
 
     prompt: str
@@ -88,6 +89,7 @@ class GeminiRequest(Struct, frozen=True, forbid_unknown_fields=True):
     caller: str = ""
     timeout_seconds: float | None = None
     use_cache: bool = True
+    cache_namespace: str = ""
 
     def __repr__(self) -> str:
         """Sizes only: prompts and media belong in no log."""
@@ -135,8 +137,8 @@ class GeminiResponse(Struct, frozen=True, kw_only=True):
     """An answer and what it took.
 
     Attributes:
-        model: the one that answered.
-        finish_reason: why it stopped, in the upstream's words.
+        model: the one that answered; empty where a fixed text did.
+        finish_reason: why it stopped, in the upstream's words; or `INCOMPLETE`, `DEFAULT_RESPONSE`.
         cost_estimate: dollars; None where the model has no known price.
         request_id: follows the call through logs, traces and ledgers.
         cached: an earlier reply answered.

@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import ClassVar
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from headgate.core.errors import ConfigurationError
+from headgate.core.fallback import (
+    AnyFallback,
+    DefaultResponse,
+    FailFast,
+    FallbackStrategy,
+    PartialResponse,
+    SwitchModel,
+    UseCachedResponse,
+)
 from headgate.core.model_card import ModelMetadata
+from headgate.policy.alert_rules import AlertRules
 from headgate.policy.redaction import redact
+from headgate.stores.usage_url import UsageUrl
 
 __all__ = [
+    "AlertRules",
     "AnyFallback",
     "BackendConfig",
     "CircuitBreakerConfig",
@@ -109,59 +120,6 @@ class CircuitBreakerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         _whole("circuit_breaker.half_open_max_requests", self.half_open_max_requests, 1)
 
 
-class FallbackStrategy(Struct, frozen=True, tag_field="strategy", tag=True):
-    """What to do when every try has failed. One of the five below, also found as its attributes:
-    `FallbackStrategy.SwitchModel("gemini-…")`."""
-
-    UseCachedResponse: ClassVar[type[UseCachedResponse]]
-    SwitchModel: ClassVar[type[SwitchModel]]
-    DefaultResponse: ClassVar[type[DefaultResponse]]
-    PartialResponse: ClassVar[type[PartialResponse]]
-    FailFast: ClassVar[type[FailFast]]
-
-
-class UseCachedResponse(FallbackStrategy, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Answer with an earlier reply to the same request, whatever its age; marked with it."""
-
-
-class SwitchModel(FallbackStrategy, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Ask another model; the reply names the one that answered."""
-
-    model: str
-
-    def __post_init__(self) -> None:
-        _is("the model of SwitchModel", self.model, str)
-        if not self.model.strip():
-            raise ConfigurationError("SwitchModel takes the name of a model.")
-
-
-class DefaultResponse(FallbackStrategy, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Answer with this text."""
-
-    text: str
-
-    def __post_init__(self) -> None:
-        _is("the text of DefaultResponse", self.text, str)
-
-
-class PartialResponse(FallbackStrategy, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Answer with what a stream had told before it broke; marked as such."""
-
-
-class FailFast(FallbackStrategy, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Raise the error: what stands after it in a chain is not tried."""
-
-
-FallbackStrategy.UseCachedResponse = UseCachedResponse
-FallbackStrategy.SwitchModel = SwitchModel
-FallbackStrategy.DefaultResponse = DefaultResponse
-FallbackStrategy.PartialResponse = PartialResponse
-FallbackStrategy.FailFast = FailFast
-
-AnyFallback = UseCachedResponse | SwitchModel | DefaultResponse | PartialResponse | FailFast
-"""The five strategies, for wire formats."""
-
-
 class PreprocessConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What happens to a request before any quota is spent.
 
@@ -187,12 +145,16 @@ class PreprocessConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoggingConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is logged.
+    """What is logged, to the logger `headgate.backend`. Prompts never are.
 
     Attributes:
-        sanitize_sensitive_data: False shows bodies of replies as they are; keys and personal data in
-            prompts stay redacted whatever it says.
-        max_response_length: characters of a body that are logged.
+        log_requests: a line when a request begins: its model, sizes and options that matter.
+        log_responses: a line with the text of each reply.
+        log_errors: failed attempts and failed requests, with the reason.
+        log_performance: waits, and of each request how long it took and what it used.
+        sanitize_sensitive_data: False shows texts of replies as they are; keys are redacted
+            whatever it says.
+        max_response_length: characters of a text that are logged.
     """
 
     log_requests: bool = True
@@ -223,12 +185,16 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         max_concurrent_requests: calls under way at once; more wait their turn.
         connection_pool_size: connections to the upstream.
         cache_max_entries, cache_max_size_mb: bounds of the reply cache in memory; MB are 10⁶ bytes.
-        batch_size, batch_timeout_ms: a batch goes out when it holds so many, or after so long.
+        batch_size, batch_timeout_ms: texts to embed in a request at the most; how long one waits for
+            others at the most.
         health_check_interval_secs: how long the finding of a health check stands.
         metrics_retention_hours: how long analytics look back.
         circuit_breaker: thresholds.
-        fallback: tried in order when a call has failed; a request's own stands before it.
+        fallback: tried in order when a call has failed; a request's own takes its place.
         cache_ttl_seconds: how long a reply answers for later ones; 0 keeps none.
+        cache_stale_seconds: how long after that it still does, while a new one is asked for.
+        cache_rescue_seconds: how long after that `UseCachedResponse` may give it.
+        cache_shared_max_size_mb: bound of the replies in `store`, which processes share.
         preprocess_config: for requests without one of their own.
         context_overflow: for requests without one of their own.
         session_ttl_seconds: how long a session lives after its last turn.
@@ -239,9 +205,17 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         models: cards of models to add, or fields of known ones to set.
         model_discovery: whether the upstream is asked for its list of models.
         model_refresh_seconds: how old the upstream's list of models may grow.
+        alerts: where alerts begin.
+        adaptive_concurrency: whether calls at once to a model are limited once it was overloaded.
+        retry_budget: how many retries the calls of two minutes may cause, as a share of them, and ten
+            in any case; at `max_attempts` - 1 or more nothing is held back.
+        hedge_after_seconds: after which a second attempt is made on another project; None: never.
         quotas: as `ResilientGeminiClient` takes them; empty: those of environment and file.
         store: URL of a shared store, such as `redis://host`; None: that of environment and file.
         session_file: where sessions survive a restart; None: in memory. Fixed for a backend's life.
+        usage: where the usage ledger is kept, as `HEADGATE_USAGE` says it; None: where that says.
+            Fixed for a backend's life.
+        usage_retention_days: how long its rows are kept.
     """
 
     max_concurrent_requests: int = 10
@@ -259,6 +233,9 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     circuit_breaker: CircuitBreakerConfig = CircuitBreakerConfig()
     fallback: Sequence[AnyFallback] = ()
     cache_ttl_seconds: float = 3600
+    cache_stale_seconds: float = 0
+    cache_rescue_seconds: float = 86_400
+    cache_shared_max_size_mb: int = 256
     preprocess_config: PreprocessConfig = PreprocessConfig()
     context_overflow: ContextOverflow = ContextOverflow.DROP
     session_ttl_seconds: float = 86_400
@@ -270,9 +247,15 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     models: Sequence[ModelMetadata] = ()
     model_discovery: bool = True
     model_refresh_seconds: float = 3600
+    alerts: AlertRules = AlertRules()
+    adaptive_concurrency: bool = True
+    retry_budget: float = 0.2
+    hedge_after_seconds: float | None = None
     quotas: Mapping[str, object] = {}
     store: str | None = None
     session_file: str | None = None
+    usage: str | None = None
+    usage_retention_days: float = 90
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
@@ -281,6 +264,9 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             _number(name, getattr(self, name), smallest)
         _flag("circuit_breaker_enabled", self.circuit_breaker_enabled)
         _flag("monitoring_enabled", self.monitoring_enabled)
+        _flag("adaptive_concurrency", self.adaptive_concurrency)
+        if self.hedge_after_seconds is not None:
+            _number("hedge_after_seconds", self.hedge_after_seconds, 0.001)
         _flag("model_discovery", self.model_discovery)
         for name, part in _PARTS.items():
             _is(name, getattr(self, name), part)
@@ -296,16 +282,22 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 _is(f"an item of {name}", item, part)
             force_setattr(self, name, tuple(given))
         _is("quotas", self.quotas, Mapping)
-        for name in ("store", "session_file"):
+        for name in ("store", "session_file", "usage"):
             if getattr(self, name) is not None:
                 _is(name, getattr(self, name), str)
+        if self.usage is not None:
+            try:
+                UsageUrl.read(self.usage)
+            except ValueError as error:
+                raise ConfigurationError(f"usage takes {error}.") from None
 
     def __repr__(self) -> str:
-        """Without the store: its URL may hold a password."""
-        shown = (
-            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "store"
-        )
-        return f"BackendConfig({', '.join(shown)}, store={'…' if self.store else None})"
+        """Without the places: their URLs may hold a password."""
+        hidden = {"store": self.store, "usage": self.usage}
+        fields = [name for name in self.__struct_fields__ if name not in hidden]
+        shown = [f"{name}={getattr(self, name)!r}" for name in fields]
+        shown += [f"{name}={'…' if value else None}" for name, value in hidden.items()]
+        return f"BackendConfig({', '.join(shown)})"
 
 
 def _is(name: str, value: object, kind: type) -> None:
@@ -318,6 +310,7 @@ _WHOLE = {
     "connection_pool_size": 1,
     "cache_max_entries": 0,
     "cache_max_size_mb": 0,
+    "cache_shared_max_size_mb": 1,
     "batch_size": 1,
     "batch_timeout_ms": 1,
     "max_queued_requests": 0,
@@ -326,16 +319,21 @@ _NUMBERS = {
     "health_check_interval_secs": 0.001,
     "metrics_retention_hours": 0.001,
     "cache_ttl_seconds": 0.0,
+    "cache_stale_seconds": 0.0,
+    "cache_rescue_seconds": 0.0,
     "session_ttl_seconds": 0.001,
     "connect_timeout_seconds": 0.001,
     "request_timeout_seconds": 0.001,
     "stream_idle_seconds": 0.001,
     "connection_idle_seconds": 0.001,
     "model_refresh_seconds": 1.0,
+    "usage_retention_days": 0.001,
+    "retry_budget": 0.0,
 }
 _PARTS: dict[str, type] = {
     "retry_config": RetryConfig,
     "logging_config": LoggingConfig,
+    "alerts": AlertRules,
     "circuit_breaker": CircuitBreakerConfig,
     "preprocess_config": PreprocessConfig,
     "context_overflow": ContextOverflow,

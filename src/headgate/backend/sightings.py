@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from threading import Lock
 
+from headgate.core.fallback import SwitchModel
 from headgate.core.model_card import ModelPerformance
 from headgate.core.outcome import Kind
 from headgate.core.records import AttemptRecord, CallRecord, WaitRecord
@@ -66,9 +67,12 @@ class Sightings:
                     return
                 seen = self._models[record.model] = Sighting()
             seen.calls += 1
-            if record.error is not None:
+            switched = record.fallback == SwitchModel.__name__
+            if record.error is not None or (record.fallback is not None and not switched):
                 seen.errors += 1
                 return
+            if record.cached or switched:
+                return  # how long that took says nothing about the model
             seen.answered += 1
             seen.seconds += max(0.0, record.ended - record.started - record.waited)
             seen.output_tokens += record.usage.output + record.usage.thoughts

@@ -1,9 +1,17 @@
 """Every structure of the backend under its accepted name (S3 §4.4).
 
 They live by what they are for: `settings` (what it is told), `requests` (what is asked and answered),
-`measures` (what it tells of itself), `errors`; cards of models are words of the engine.
+`measures` and `accounts` (what it tells of itself), `errors`; cards of models are words of the engine.
 """
 
+from headgate.backend.accounts import (
+    ErrorReport,
+    ForecastOf,
+    ForecastPoint,
+    UsageBy,
+    UsageForecast,
+    UsageLine,
+)
 from headgate.backend.errors import ErrorType, GeminiError, ModelNotFoundError
 from headgate.backend.measures import (
     BackendStatus,
@@ -37,6 +45,7 @@ from headgate.backend.requests import (
     TokenUsage,
 )
 from headgate.backend.settings import (
+    AlertRules,
     AnyFallback,
     BackendConfig,
     CircuitBreakerConfig,
@@ -51,6 +60,7 @@ from headgate.backend.settings import (
     SwitchModel,
     UseCachedResponse,
 )
+from headgate.core.alerts import Alert, AlertCleared, AlertRaised, AlertRule, AlertSeverity
 from headgate.core.call import Priority
 from headgate.core.model_card import (
     ModelCapabilities,
@@ -64,6 +74,12 @@ from headgate.core.model_card import (
 from headgate.policy.recommendation import ModelRecommendation
 
 __all__ = [
+    "Alert",
+    "AlertCleared",
+    "AlertRaised",
+    "AlertRule",
+    "AlertRules",
+    "AlertSeverity",
     "AnyFallback",
     "BackendConfig",
     "BackendStatus",
@@ -75,9 +91,12 @@ __all__ = [
     "ConversationMessage",
     "CostAnalysis",
     "DefaultResponse",
+    "ErrorReport",
     "ErrorType",
     "FailFast",
     "FallbackStrategy",
+    "ForecastOf",
+    "ForecastPoint",
     "FunctionCall",
     "FunctionResult",
     "GeminiError",
@@ -111,6 +130,9 @@ __all__ = [
     "ThroughputMetrics",
     "TimeRange",
     "TokenUsage",
+    "UsageBy",
+    "UsageForecast",
+    "UsageLine",
     "UsageMetrics",
     "UsagePeriodName",
     "UsagePeriods",

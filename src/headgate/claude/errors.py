@@ -9,8 +9,7 @@ Wrong settings are raised as they are: `ConfigurationError` and its kinds, from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 
 from headgate.core.errors import (
     ConfigurationError,
@@ -68,16 +67,22 @@ class ClaudeCallError(ClaudeError):
     default_kind = "upstream"
 
 
-@contextmanager
-def claude_errors() -> Iterator[None]:
-    """Engine errors leave as this door's, with the engine's own as cause."""
-    try:
-        yield
-    except (ClaudeError, ConfigurationError):
-        raise
-    except QuotaExhaustedError as error:
-        raise ClaudeQuotaError(error.message, original_error=error) from error
-    except HeadgateError as error:
+class claude_errors(ContextDecorator):  # noqa: N801 - reads as a statement
+    """Engine errors leave as this door's, with the engine's own as cause.
+
+    Around every call, so a plain class: a `@contextmanager` costs eight times as much.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, HeadgateError) or isinstance(error, ClaudeError | ConfigurationError):
+            return
+        if isinstance(error, QuotaExhaustedError):
+            raise ClaudeQuotaError(error.message, original_error=error) from error
         raise ClaudeCallError(error.message, original_error=error) from error
 
 

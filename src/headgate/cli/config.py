@@ -14,13 +14,14 @@ from headgate.cli import screen
 from headgate.cli.codegen_settings import CodegenSection, codegen_section
 from headgate.cli.doors import AsJson, guarded, stop
 from headgate.cli.exits import ExitCode
+from headgate.cli.gateway_settings import GatewaySection, gateway_section
 from headgate.policy.models import ModelPolicy, Registry
 from headgate.policy.quota.table import Quota, QuotaTable
 from headgate.policy.redaction import mask
-from headgate.stores.urls import StoreUrl
 from headgate.wiring.claude import survey_claude
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.key_status import group_of
+from headgate.wiring.openai import openai_registry, survey_openai
 from headgate.wiring.presets import anthropic_registry, gemini_registry
 from headgate.wiring.settings import Resolved, Survey, survey_gemini
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = ["check"]
+
+_JSON = (str, int, float, bool, type(None))
+"""Values of options that are shown as they are; addresses and the like as text, without passwords."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class _Section:
     group: str  # what its quotas are counted against
     survey: Survey
     registry: Registry
-    data: str  # file of what is known of its models
+    data: str = ""  # file of what is known of its models; empty: nothing is
 
     @property
     def configured(self) -> bool:
@@ -72,8 +76,10 @@ class _Section:
                 found[name] = _ModelToday(asked, got.model.id, got.warning, got.allowed)
         return found
 
-    def dated(self) -> date:
+    def dated(self) -> date | None:
         """The date of what is known of its models."""
+        if not self.data:
+            return None
         place = files("headgate.wiring").joinpath(f"data/{self.data}")
         dated = tomllib.loads(place.read_text(encoding="utf-8"))["date"]
         if not isinstance(dated, date):
@@ -82,6 +88,8 @@ class _Section:
 
 
 def _owner(variable: str) -> str:
+    if "OPENAI" in variable:
+        return "OpenAI"
     return "Claude" if "ANTHROPIC" in variable or "CLAUDE" in variable else "Gemini"
 
 
@@ -92,18 +100,23 @@ def check(as_json: AsJson = False) -> None:
     claude = _Section(
         "Claude", "organisation", survey_claude(), anthropic_registry(), "anthropic-models.toml"
     )
-    sections = [gemini, *([claude] if claude.configured else [])]
-    codegen = codegen_section()
+    openai = _Section("OpenAI", "organisation", survey_openai(), openai_registry())
+    sections = [gemini, *(section for section in (claude, openai) if section.configured)]
+    codegen, gateway = codegen_section(), gateway_section()
     today = datetime.fromtimestamp(SystemClock().wall(), UTC).date()
-    problems = _problems(sections, today, codegen)
+    problems = _problems(sections, today, codegen, gateway)
     if as_json:
         shape = _shape(sections, today, problems)
-        screen.data_json({**shape, "codegen": codegen.shape() if codegen.said else None})
+        shape["codegen"] = codegen.shape() if codegen.said else None
+        shape["gateway"] = gateway.shape() if gateway.said else None
+        screen.data_json(shape)
     else:
+        others = codegen.said or gateway.said
         for section in sections:
-            _show(section, today, alone=len(sections) == 1 and not codegen.said)
-        if codegen.said:
-            codegen.show()
+            _show(section, today, alone=len(sections) == 1 and not others)
+        for further in (codegen, gateway):
+            if further.said:
+                further.show()
         _end(gemini.survey, problems)
     if problems:
         for problem in problems:
@@ -111,9 +124,11 @@ def check(as_json: AsJson = False) -> None:
         stop(ExitCode.CONFIGURATION)
 
 
-def _problems(sections: list[_Section], today: date, codegen: CodegenSection) -> list[str]:
+def _problems(
+    sections: list[_Section], today: date, codegen: CodegenSection, gateway: GatewaySection
+) -> list[str]:
     """A sentence for each thing that is wrong, once. One provider with keys is enough."""
-    found = [codegen.problem] if codegen.problem else []
+    found = [section.problem for section in (codegen, gateway) if section.problem]
     keys_elsewhere = any(section.survey.keys for section in sections) or codegen.has_token
     for section in sections:
         survey = section.survey
@@ -134,11 +149,12 @@ def _problems(sections: list[_Section], today: date, codegen: CodegenSection) ->
 
 def _shape(sections: list[_Section], today: date, problems: list[str]) -> dict[str, object]:
     gemini, *others = sections
+    shapes = {section.title.lower(): _section_shape(section, today) for section in others}
     return {
         "ok": not problems,
         "file": gemini.survey.file,
         **_section_shape(gemini, today),
-        "claude": _section_shape(others[0], today) if others else None,
+        **{name: shapes.get(name) for name in ("claude", "openai")},
         "problems": problems,
     }
 
@@ -151,7 +167,7 @@ def _section_shape(section: _Section, today: date) -> dict[str, object]:
             {
                 "name": item.option.name,
                 "variable": item.option.variable,
-                "value": str(item.value) if isinstance(item.value, StoreUrl) else item.value,
+                "value": item.value if isinstance(item.value, _JSON) else str(item.value),
                 "origin": item.origin,
                 "meaning": item.option.meaning,
             }
@@ -169,8 +185,8 @@ def _section_shape(section: _Section, today: date) -> dict[str, object]:
             for row in _quota_rows(found.quotas)
         ],
         "models": {
-            "data_date": dated.isoformat(),
-            "data_age_days": (today - dated).days,
+            "data_date": dated.isoformat() if dated else None,
+            "data_age_days": (today - dated).days if dated else None,
             **{
                 name: {"asked": model.asked, "resolved": model.resolved, "warning": model.warning}
                 for name, model in section.models(today).items()
@@ -258,7 +274,8 @@ def _model_lines(section: _Section, today: date) -> list[Text | Padding]:
         if model.warning:
             lines.append(Padding(Text(model.warning, style=screen.WARN), (0, 0, 0, 2)))
     dated = section.dated()
-    lines.append(Text(f"Model data of {dated}, {screen.count((today - dated).days, 'day')} old."))
+    if dated is not None:
+        lines.append(Text(f"Model data of {dated}, {screen.count((today - dated).days, 'day')} old."))
     return lines
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -15,7 +15,16 @@ from headgate.cli import screen
 from headgate.cli.doors import between, guarded
 
 if TYPE_CHECKING:
-    from headgate.emulator import Emulator, EmulatorConfig, Organisation, Project, Report
+    from headgate.emulator import (
+        Emulator,
+        EmulatorConfig,
+        OpenAIOrganisation,
+        Organisation,
+        Project,
+        Report,
+    )
+
+    _Owner: TypeAlias = Project | Organisation | OpenAIOrganisation
 
 __all__ = ["emulator"]
 
@@ -24,13 +33,19 @@ DEFAULT_PORT = 8765
 # Made up, and only known to the emulator: they are shown on purpose.
 _DEFAULT_PROJECTS = {"alder": ("alder-1", "alder-2"), "birch": ("birch-1", "birch-2")}
 _DEFAULT_ORGANISATIONS = {"cedar": ("cedar-1", "cedar-2"), "dogwood": ("dogwood-1",)}
+_DEFAULT_OPENAI = {"elm": ("elm-1", "elm-2"), "fir": ("fir-1",)}
 _RPM, _TPM, _RPD = 10, 250_000, 250
 _CLAUDE_RPM, _ITPM, _OTPM = 50, 30_000, 8_000  # like a first tier's of late 2025
+_OPENAI_RPM, _OPENAI_TPM = 500, 30_000  # as answers named them (open-webui #3743, 2024-07-09)
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One of the two APIs: what quotas are counted against there, and which variables lead to it."""
+    """One of the APIs: what quotas are counted against there, and which variables lead to it.
+
+    Attributes:
+        path: that its base URLs end with.
+    """
 
     name: str
     group: str
@@ -38,6 +53,7 @@ class _Side:
     addresses: tuple[str, str]  # of Headgate, of the SDK
     keys: str
     one_key: str
+    path: str = ""
 
 
 _SIDES = (
@@ -56,6 +72,15 @@ _SIDES = (
         ("HEADGATE_ANTHROPIC_BASE_URL", "ANTHROPIC_BASE_URL"),
         "ANTHROPIC_API_KEYS",
         "ANTHROPIC_API_KEY",
+    ),
+    _Side(
+        "OpenAI",
+        "organisation",
+        "openai",
+        ("HEADGATE_OPENAI_BASE_URL", "OPENAI_BASE_URL"),
+        "OPENAI_API_KEYS",
+        "OPENAI_API_KEY",
+        "/v1",
     ),
 )
 
@@ -96,7 +121,7 @@ def emulator(
     show_keys: ShowKeys = False,
     as_json: JsonLines = False,
 ) -> None:
-    """Serve an emulated Gemini, Claude and Codegen until Ctrl-C, then print what they saw."""
+    """Serve an emulated Gemini, Claude, OpenAI and Codegen until Ctrl-C, then print what they saw."""
     from headgate.emulator import Emulator, EmulatorConfig  # noqa: PLC0415 - brings the HTTP server
 
     settings = EmulatorConfig.from_toml(config) if config else default_config()
@@ -107,12 +132,15 @@ def emulator(
 
 
 def default_config() -> EmulatorConfig:
-    """Two projects, two organisations, and a team, under limits like those of the smallest tiers."""
+    """Two projects, two organisations of each kind, and a team, under limits like those of the smallest
+    tiers."""
     from headgate.emulator import (  # noqa: PLC0415 - see above
         CodegenTeam,
         EmulatorConfig,
         Latency,
         Limits,
+        OpenAILimits,
+        OpenAIOrganisation,
         Organisation,
         Project,
         TokenLimits,
@@ -124,10 +152,14 @@ def default_config() -> EmulatorConfig:
     organisations = [
         Organisation(name, _made_up(keys), buckets) for name, keys in _DEFAULT_ORGANISATIONS.items()
     ]
+    shares = {"*": OpenAILimits(rpm=_OPENAI_RPM, tpm=_OPENAI_TPM)}
     return EmulatorConfig(
         projects=projects,
         organisations=organisations,
         codegen=[CodegenTeam("maple", _made_up(("maple-1",)))],
+        openai=[
+            OpenAIOrganisation(name, _made_up(keys), shares) for name, keys in _DEFAULT_OPENAI.items()
+        ],
         latency=Latency(first_byte=0.3, per_chunk=0.05),
     )
 
@@ -150,17 +182,16 @@ async def _serve(upstream: Emulator, *, show_keys: bool, as_json: bool) -> None:
         screen.end_line()
 
 
-def _sides(config: EmulatorConfig) -> list[tuple[_Side, Sequence[Project | Organisation]]]:
+def _sides(config: EmulatorConfig) -> list[tuple[_Side, Sequence[_Owner]]]:
     """The APIs that somebody has keys for, and who."""
-    gemini, claude = _SIDES
-    both = ((gemini, tuple(config.projects)), (claude, tuple(config.organisations)))
-    return [(side, owners) for side, owners in both if owners]
+    all_owners: tuple[Sequence[_Owner], ...] = (config.projects, config.organisations, config.openai)
+    return [(side, owners) for side, owners in zip(_SIDES, all_owners, strict=True) if owners]
 
 
 def _exports(upstream: Emulator, *, show_keys: bool) -> dict[str, str]:
     exports: dict[str, str] = {}
     for side, owners in _sides(upstream.config):
-        exports |= dict.fromkeys(side.addresses, upstream.base_url)
+        exports |= dict.fromkeys(side.addresses, upstream.base_url + side.path)
         keys = [(value, name, owner.name) for owner in owners for name, value in owner.keys.items()]
         if keys and show_keys:
             exports[side.keys] = ",".join("|".join(entry) for entry in keys)
@@ -185,7 +216,8 @@ def _introduce(upstream: Emulator, exports: dict[str, str]) -> None:
         screen.note(f"A minute lasts {config.minute_seconds:g} seconds here.")
     for side, _ in _sides(config):
         ours, theirs = side.addresses
-        screen.note(f"\nFor Headgate's {side.name} client:")
+        whose = "gateway to OpenAI" if side.path else f"{side.name} client"
+        screen.note(f"\nFor Headgate's {whose}:")
         _export(ours, exports)
         _export(side.keys, exports)
         screen.note(f"\nFor {side.sdk}:")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from headgate.cli import screen
 from headgate.cli.doors import AsJson, Verbose, between, guarded, stop
 from headgate.cli.exits import ExitCode
-from headgate.core.errors import NoKeysError
+from headgate.core.errors import HeadgateError, NoKeysError
 
 if TYPE_CHECKING:
-    from headgate.claude import ResilientClaudeClient
     from headgate.cli.probe import Finding
-    from headgate.gemini import ResilientGeminiClient
+    from headgate.wiring.claude import ClaudeSettings
+    from headgate.wiring.openai import OpenAISettings
+    from headgate.wiring.settings import GeminiSettings
+
+    _Settings: TypeAlias = GeminiSettings | ClaudeSettings | OpenAISettings
 
 __all__ = ["keys"]
 
@@ -31,6 +35,7 @@ class Upstream(StrEnum):
 
     GEMINI = "gemini"
     CLAUDE = "claude"
+    OPENAI = "openai"
 
 
 _WHERE_FROM = {
@@ -41,6 +46,9 @@ _WHERE_FROM = {
     Upstream.CLAUDE: (
         "a new key comes from the API keys page of the Claude console, the address from "
         "HEADGATE_ANTHROPIC_BASE_URL."
+    ),
+    Upstream.OPENAI: (
+        "a new key comes from the provider's console, the address from HEADGATE_OPENAI_BASE_URL."
     ),
 }
 
@@ -61,7 +69,7 @@ Provider = Annotated[
     typer.Option(
         "--provider",
         metavar="NAME",
-        help="gemini or claude; else the first of them that has keys.",
+        help="gemini, claude or openai; else the first of them that has keys.",
         show_default=False,
     ),
 ]
@@ -83,15 +91,14 @@ def keys(
     verbose: Verbose = False,  # noqa: ARG001 - `guarded` reads it
 ) -> None:
     """Show the keys and their state, or test them with --check."""
-    upstream, client = _client(provider)
-    metrics = client.get_key_metrics()
+    upstream, metrics, settings = _found(provider)
     group = "project" if upstream is Upstream.GEMINI else "organisation"
     if not check:
         screen.data_json(metrics) if as_json else _show(metrics, group)
         return
     from headgate.cli.probe import probe  # noqa: PLC0415 - it needs the whole engine
 
-    findings = asyncio.run(probe(client.settings, timeout))
+    findings = asyncio.run(probe(settings, timeout))
     if as_json:
         for key, finding in zip(metrics["keys"], findings, strict=True):
             key["check"] = finding.to_dict()
@@ -103,25 +110,52 @@ def keys(
         stop(ExitCode.NO_USABLE_KEY)
 
 
-def _client(
-    provider: Upstream | None,
-) -> tuple[Upstream, ResilientGeminiClient | ResilientClaudeClient]:
-    """The client of a provider. Raises `ConfigurationError`: of Gemini's where neither has a key."""
-    from headgate.claude import ResilientClaudeClient  # noqa: PLC0415 - `--help` need not wait for them
-    from headgate.gemini import NoValidKeysError, ResilientGeminiClient  # noqa: PLC0415 - likewise
+def _found(provider: Upstream | None) -> tuple[Upstream, dict[str, Any], _Settings]:
+    """The keys of a provider, how they stand, and what they are used with.
 
-    if provider is Upstream.CLAUDE:
-        return Upstream.CLAUDE, ResilientClaudeClient()
-    try:
-        return Upstream.GEMINI, ResilientGeminiClient()
-    except NoValidKeysError:
-        if provider is Upstream.GEMINI:
-            raise
+    Raises `ConfigurationError`: of Gemini's where no provider has a key.
+    """
+    from headgate.gemini import NoValidKeysError  # noqa: PLC0415 - `--help` need not wait for it
+
+    if provider is not None:
+        return provider, *_LOOK[provider]()
+    missing: HeadgateError | None = None
+    for upstream, look in _LOOK.items():
         try:
-            return Upstream.CLAUDE, ResilientClaudeClient()
-        except NoKeysError:
-            pass
-        raise
+            return upstream, *look()
+        except (NoKeysError, NoValidKeysError) as error:
+            missing = missing or error
+    raise missing or NoKeysError("No key was found.")
+
+
+def _of_gemini() -> tuple[dict[str, Any], GeminiSettings]:
+    from headgate.gemini import ResilientGeminiClient  # noqa: PLC0415 - likewise
+
+    client = ResilientGeminiClient()
+    return client.get_key_metrics(), client.settings
+
+
+def _of_claude() -> tuple[dict[str, Any], ClaudeSettings]:
+    from headgate.claude import ResilientClaudeClient  # noqa: PLC0415 - likewise
+
+    client = ResilientClaudeClient()
+    return client.get_key_metrics(), client.settings
+
+
+def _of_openai() -> tuple[dict[str, Any], OpenAISettings]:
+    from headgate.wiring.clock import SystemClock  # noqa: PLC0415 - likewise
+    from headgate.wiring.openai import load_openai, openai_books  # noqa: PLC0415 - likewise
+
+    settings = load_openai()
+    return openai_books(settings, SystemClock()).metrics(), settings
+
+
+_LOOK: Mapping[Upstream, Callable[[], tuple[dict[str, Any], _Settings]]] = {
+    Upstream.GEMINI: _of_gemini,
+    Upstream.CLAUDE: _of_claude,
+    Upstream.OPENAI: _of_openai,
+}
+"""In the order in which they are looked for."""
 
 
 def _show(metrics: dict[str, Any], group: str) -> None:

@@ -9,6 +9,9 @@ import typer
 
 from headgate.cli import screen
 from headgate.cli.ask import ask
+from headgate.cli.backend_status import backend_status
+from headgate.cli.cache import clear as clear_cache
+from headgate.cli.cache import stats as cache_stats
 from headgate.cli.codegen_bulk import bulk
 from headgate.cli.codegen_listen import webhook_listen
 from headgate.cli.codegen_runs import list_runs, logs, wait
@@ -17,9 +20,12 @@ from headgate.cli.config import check
 from headgate.cli.demo.command import demo
 from headgate.cli.embed import embed
 from headgate.cli.emulator import emulator
+from headgate.cli.explain import explain
 from headgate.cli.keys import keys
 from headgate.cli.models import check as check_models
 from headgate.cli.models import info, list_models, recommend
+from headgate.cli.serve import env, serve
+from headgate.cli.usage import usage
 
 __all__ = ["app", "run"]
 
@@ -76,7 +82,18 @@ EXAMPLES = {
         "headgate models check gemini-3.8-flash",
         "headgate models check MODEL ANOTHER --probe --json",
     ),
+    "usage": (
+        "headgate usage",
+        "headgate usage --by model --since 7d",
+        "headgate usage --caller billing --by month --json",
+    ),
+    "explain": ("headgate explain 5f1c0a9be2d84410", "headgate explain 5f1c0a9be2d84410 --json"),
+    "cache stats": ("headgate cache stats", "headgate cache stats --json"),
+    "cache clear": ("headgate cache clear", "headgate cache clear --namespace 'docs-*' --json"),
+    "backend status": ("headgate backend status", "headgate backend status --offline --json"),
     "demo": ("headgate demo", "headgate demo --json 2>/dev/null"),
+    "serve": ("headgate serve", "headgate serve --host 0.0.0.0 --port 8080"),
+    "env": ('eval "$(headgate env)"', "headgate env --url http://gateway.example:8080 --json"),
     "check": ("headgate config check", "headgate config check --json"),
 }
 """Examples of the help and of docs/reference/cli.md, by command."""
@@ -102,7 +119,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (ask, embed, keys, emulator, demo):
+for _command in (ask, embed, keys, usage, explain, serve, env, emulator, demo):
     _name = _command.__name__
     app.command(_name, epilog=_epilog(_name))(_command)
 
@@ -123,6 +140,19 @@ for _name, _ask in (
     _models.command(_name, epilog=_epilog(f"models {_name}"))(_ask)
 _models.command("validate", hidden=True, epilog=_epilog("models check"))(check_models)
 app.add_typer(_models)
+
+_cache = typer.Typer(
+    name="cache", help="Replies that processes share: what there is, and forgetting.",
+    no_args_is_help=True,
+)  # fmt: skip
+for _name, _kept in (("stats", cache_stats), ("clear", clear_cache)):
+    _cache.command(_name, epilog=_epilog(f"cache {_name}"))(_kept)
+app.add_typer(_cache)
+
+_backend = typer.Typer(name="backend", help="What a backend works with here.", no_args_is_help=True)
+_backend.command("status", epilog=_epilog("backend status"))(backend_status)
+_backend.callback()(lambda: None)  # without one, typer makes a lone command the whole
+app.add_typer(_backend)
 
 _codegen = typer.Typer(
     name="codegen", help="Agent runs of the Codegen API: start, wait, read, many at once.",

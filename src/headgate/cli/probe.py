@@ -12,14 +12,18 @@ from headgate.core.ports import Clock, Provider, Request, Transport, TransportEr
 from headgate.policy.redaction import redact
 from headgate.providers.anthropic import AnthropicProvider
 from headgate.providers.gemini import API_VERSION, GeminiProvider
+from headgate.providers.openai import OpenAIProvider
+from headgate.providers.openai_models import list_request
 from headgate.transport.http import HttpTransport
 from headgate.wiring.claude import ClaudeSettings
 from headgate.wiring.clock import SystemClock
+from headgate.wiring.openai import OpenAISettings
 from headgate.wiring.settings import GeminiSettings
 
 __all__ = ["Finding", "Verdict", "probe"]
 
 _AT_A_TIME = 8
+_CALLED = {"gemini": "Gemini", "anthropic": "Anthropic", "openai": "OpenAI"}
 
 
 class Verdict(StrEnum):
@@ -54,7 +58,7 @@ class Finding:
 
 
 async def probe(
-    settings: GeminiSettings | ClaudeSettings,
+    settings: GeminiSettings | ClaudeSettings | OpenAISettings,
     timeout: float,
     *,
     transport: Transport | None = None,
@@ -81,8 +85,12 @@ async def probe(
     return [task.result() for task in tasks]
 
 
-def _list_of_one(settings: GeminiSettings | ClaudeSettings) -> tuple[Provider, Request]:
+def _list_of_one(
+    settings: GeminiSettings | ClaudeSettings | OpenAISettings,
+) -> tuple[Provider, Request]:
     """Who is asked, and for what."""
+    if isinstance(settings, OpenAISettings):  # its list has one page
+        return OpenAIProvider(settings.base_url), list_request(settings.base_url)
     if isinstance(settings, GeminiSettings):
         url = f"{settings.base_url}/{API_VERSION}/models?pageSize=1"
         return GeminiProvider(settings.base_url), Request("GET", url, {}, b"")
@@ -105,7 +113,7 @@ async def _ask(
     if exchange.status != 200:
         return provider.read_error(exchange.status, exchange.headers, body)
     if not body.lstrip().startswith(b"{"):  # a proxy's page greets with 200 as well
-        api = provider.name.capitalize()
+        api = _CALLED.get(provider.name, provider.name)
         return Outcome(Kind.PROTOCOL, f"The answer is no model list; is this the {api} API?", 200)
     return Outcome(Kind.SUCCESS, status=200)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from secrets import token_hex
 from threading import Lock
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from msgspec import structs
 from headgate.core.errors import InvalidCallError
 from headgate.core.ports import Clock, QuotaStore
 from headgate.core.quota import Ask, Batch, BatchReply, Counts, Grant, Refusal
+from headgate.engine.fresh_ids import fresh_id
 from headgate.engine.line import Line, Turn, Want
 from headgate.engine.pool import KeyPool
 from headgate.engine.recall import Recall
@@ -95,7 +95,7 @@ class Asking:
     async def one(self, want: Want) -> Turn | Refused:
         """Ask for a call that need not stand in line. Raises `StoreError`, `InvalidCallError`."""
         closed, unready = self._pool.closed(want.model)
-        ask = want.ask(token_hex(8), closed.union(want.exclude))
+        ask = want.ask(fresh_id(), closed.union(want.exclude))
         with self._lock:
             news = self._line.news.take()
         asked = self._clock.monotonic()

@@ -60,12 +60,18 @@ class QuotaGate:
         self._lock = Lock()
         self._turnstiles: dict[str, Turnstile] = {}
         self._covered: dict[str, Mapping[int, tuple[Limit, ...]]] = {}
+        declarations = (table.models, table.presets, table.projects, table.project_models)
+        self._declares = table.default.declared or any(declarations)  # every call asks
 
     def covers(self, model: str) -> bool:
         """Whether quotas of this model are declared or were learned: its calls go through the gate."""
+        if not self._declares and not self._covered:
+            return False
         name = self._table.class_of(model)
-        known = name in self._turnstiles or len(self._turnstiles) < MOST_LINES
-        return known and (name in self._covered or self._table.covers(model))
+        if name in self._turnstiles:  # nothing but covering it made that
+            return True
+        fits = len(self._turnstiles) < MOST_LINES
+        return fits and (name in self._covered or self._table.covers(model))
 
     @property
     def store(self) -> QuotaStore:
@@ -148,7 +154,7 @@ class QuotaGate:
         name, names = self._table.class_of(model), self._pool.domain_names
         learned = self._covered.get(name, {})
         limits = [
-            self._table.quota(domain, model).limits() + learned.get(handle, ())
+            self._table.limits(domain, model) + learned.get(handle, ())
             for handle, domain in enumerate(names)
         ]
         await turnstile.declare(f"{self._namespace}:{_fingerprint(names)}:{name}", limits)

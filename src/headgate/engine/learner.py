@@ -36,7 +36,7 @@ from headgate.policy.days import next_reset
 from headgate.policy.learning import Interval, Pacing
 from headgate.policy.leases import Lease
 from headgate.policy.quota.table import Quota, QuotaTable
-from headgate.policy.quota.windows import RESET_LATE
+from headgate.policy.quota.windows import DAY, RESET_LATE
 from headgate.policy.tally import MOST_PAIRS, Charge, Tally, Use
 from headgate.policy.tariff import WholePrompt
 
@@ -138,33 +138,37 @@ class QuotaLearner:
         self._margin = margin
         self._tariff: Tariff = tariff or WholePrompt()
         self._whole = isinstance(self._tariff, WholePrompt)
+        self._tokens = table.counting.tokens
         self._tally = Tally()
         self._known: dict[tuple[int, str], _Known] = {}
         self._families: dict[str, str] = {}
         self._bare: dict[tuple[int, str], int] = {}  # bare refusals since the last answer
         self._lock = Lock()
 
-    def leased(self, lease: Lease) -> None:
-        """An attempt is about to leave."""
+    def leased(self, lease: Lease, requests: int = 1) -> None:
+        """An attempt is about to leave; the upstream charges it as so many requests."""
         model = self._table.class_of(lease.model)
         wall = self._clock.wall()
         with self._lock:
-            self._tally.sent(lease.domain, model, lease.taken, wall)
+            self._tally.sent(lease.domain, model, lease.taken, wall, requests)
 
-    def heard(self, lease: Lease, outcome: Outcome, *, reserved: bool, sent: bool = True) -> None:
+    def heard(
+        self, lease: Lease, outcome: Outcome, *, reserved: bool, sent: bool = True, requests: int = 1
+    ) -> None:
         """An attempt was settled.
 
         Args:
             reserved: its quota had been reserved before it was sent.
             sent: whether the upstream may have seen it.
+            requests: as which the upstream charges it.
         """
         model, served = self._table.class_of(lease.model), outcome.kind is Happened.SUCCESS
-        tokens = self._input(outcome.usage) if served and outcome.usage is not None else 0
+        tokens = self._counted(outcome.usage) if served and outcome.usage is not None else 0
         with self._lock:
             if served:
-                self._tally.served(lease.domain, model, lease.taken, tokens)
+                self._tally.served(lease.domain, model, lease.taken, tokens, requests)
             elif not sent or outcome.rule.is_quota or _is_bare(outcome):
-                self._tally.taken_back(lease.domain, model, lease.taken)
+                self._tally.taken_back(lease.domain, model, lease.taken, requests)
             key = (lease.domain, model)
             known = self._known.get(key)
             refused = self._refuses(key, known, outcome)
@@ -180,9 +184,9 @@ class QuotaLearner:
         if news.pace is not None:
             self._gate.tell(lease.model, [Penalty(lease.domain, pace=news.pace)])
 
-    def _input(self, usage: Usage) -> int:
-        """Tokens of a prompt, as the provider's quotas count them. On the path of every call."""
-        return usage.prompt if self._whole else self._tariff.counted(usage).get(Counts.INPUT, 0)
+    def _counted(self, usage: Usage) -> int:
+        """Tokens of an attempt, as limits of tokens count them here. On the path of every call."""
+        return usage.prompt if self._whole else self._tariff.counted(usage).get(self._tokens, 0)
 
     # ── learning, under the lock ────────────────────────────────────────────────────────────────
 
@@ -219,8 +223,8 @@ class QuotaLearner:
     def _begin(self, domain: int, name: str, model: str) -> _Known:
         """The record of a domain and model, begun with what is declared for them."""
         domain_name = self._domains[domain] if domain < len(self._domains) else ""
-        enforced = self._table.quota(domain_name, name).limits()
-        declared = self._table.explicit(domain_name, name).limits()
+        enforced = self._table.limits(domain_name, name)
+        declared = self._table.explicit(domain_name, name).limits(self._table.counting)
         if len(self._known) >= MOST_PAIRS:  # the ledgers keep what they were told
             del self._known[next(iter(self._known))]
         known = self._known[domain, model] = _Known(enforced, declared)
@@ -326,9 +330,10 @@ class QuotaLearner:
         now, wall = self._clock.monotonic(), self._clock.wall()
         charges = []
         for limit in limits:
-            if limit.kind is Kind.CALENDAR:
+            if limit.kind is Kind.CALENDAR or limit.window >= DAY:
                 use = self._tally.used(domain, model, now, wall)
-                ends = now + next_reset(wall) - wall + RESET_LATE / 1000
+                left = next_reset(wall) - wall + RESET_LATE / 1000
+                ends = now + (left if limit.kind is Kind.CALENDAR else limit.window / 1000)
                 today = use.day_requests if limit.counts is Counts.REQUESTS else use.day_tokens
                 charges.append(Charge(domain, limit.name, ends, today))
             elif limit.name in _COUNTED:

@@ -14,7 +14,6 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from secrets import token_hex
 from typing import NamedTuple
 
 from headgate.core.call import Priority
@@ -31,6 +30,7 @@ from headgate.core.quota import (
     Restore,
     Settlement,
 )
+from headgate.engine.fresh_ids import fresh_id
 from headgate.policy.fairness import ClassQueue
 from headgate.policy.leases import Lease
 from headgate.policy.quota.outlook import Capacity, capacity, least_wait, roomiest, share
@@ -112,7 +112,7 @@ class Waiter:
     until: float
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Turn]
-    rid: str = field(default_factory=lambda: token_hex(8))
+    rid: str = field(default_factory=fresh_id)
     asked: bool = False
     refused: float | None = None
     needs: Counts | None = None
@@ -154,6 +154,9 @@ class _Hold(NamedTuple):
     tokens: int
 
 
+_NO_NEWS = Batch()
+
+
 class News:
     """What the ledger is still to be told. Telling it twice is harmless."""
 
@@ -165,11 +168,12 @@ class News:
         self.restores: list[Restore] = []
 
     def __bool__(self) -> bool:
-        facts = (self.settles, self.cancels, self.renews, self.penalties, self.restores)
-        return any(facts)
+        return bool(self.settles or self.cancels or self.renews or self.penalties or self.restores)
 
     def take(self) -> Batch:
         """All of it, as a batch without asks."""
+        if not self:
+            return _NO_NEWS
         batch = Batch(
             tuple(self.settles.values()),
             tuple(self.cancels),
@@ -204,6 +208,7 @@ class Line:
         self.sizes = Sizes(())
         self.limits: list[dict[str, Limit]] = []  # of each domain, by name
         self._named: dict[str, Limit] = {}  # of any domain: what a name counts, and how
+        self._limited: frozenset[Counts] = frozenset()  # what any of them counts
         self.queue: ClassQueue[Waiter] = ClassQueue(len(Priority))
         self.news = News()
         self.loops: Counter[asyncio.AbstractEventLoop] = Counter()
@@ -220,6 +225,7 @@ class Line:
         self.limits = [{limit.name: limit for limit in row} for row in limits]
         self.sizes = Sizes(limits)
         self._named = {limit.name: limit for row in limits for limit in row}
+        self._limited = frozenset(limit.counts for limit in self._named.values())
         self.capacity = capacity(limits)
         self._learn(self.news.penalties)
         self.declared = True
@@ -236,6 +242,7 @@ class Line:
         for domain, limit in told:
             self.limits[domain][limit.name] = self._named[limit.name] = limit
         if told:
+            self._limited = frozenset(limit.counts for limit in self._named.values())
             self.capacity = capacity([list(row.values()) for row in self.limits])
 
     def frees(self, rid: str, expected: Costs, actual: Costs | None) -> bool:
@@ -243,10 +250,13 @@ class Line:
         if actual is None or rid in self.tests:
             self.tests.discard(rid)
             return True
-        limited = {limit.counts for limit in self._named.values()}
-        return Counts.SLOTS in limited or any(
-            actual.get(counts, cost) < cost for counts, cost in expected.items() if counts in limited
-        )
+        limited = self._limited
+        if Counts.SLOTS in limited:
+            return True
+        for counts, cost in expected.items():
+            if counts in limited and actual.get(counts, cost) < cost:
+                return True
+        return False
 
     # ── who waits ───────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from threading import Lock
 
+from msgspec import structs
+
 from headgate.core.outcome import Outcome
 from headgate.core.ports import Clock
 from headgate.policy.keyring import EVERY_MODEL, KeyRing
@@ -43,6 +45,36 @@ class KeyPool:
             if isinstance(got, Lease):
                 self._last_index = got.index
             return got
+
+    def lease_of(self, domain: str, model: str, prefer: Lease | None = None) -> Lease | Unready:
+        """A lease on a key of one domain alone, or why there is none. O(keys) where there is none."""
+        with self._lock:
+            now = self._clock.monotonic()
+            closed, unready = self._ring.closed(model, now)
+            number = self._number(domain)
+            if number is not None and number not in closed:
+                lease = self._ring.lease_in(number, model, now, "", prefer)
+                if lease is not None:
+                    self._last_index = lease.index
+                    return lease
+            return structs.replace(unready, recovers=self._recovers(domain, model, now))
+
+    def others(self, domain: str) -> frozenset[int]:
+        """Every domain but one, by number."""
+        names = self.domain_names
+        return frozenset(number for number, name in enumerate(names) if name != domain)
+
+    def _number(self, domain: str) -> int | None:
+        names = self._ring.domain_names
+        return names.index(domain) if domain in names else None
+
+    def _recovers(self, domain: str, model: str, now: float) -> float | None:
+        """When the cool-down of a domain for a model is over; None if no key of it may ever serve."""
+        states = [state for state in self._ring.states(now) if state.key.domain == domain]
+        if all(state.disabled is not None for state in states):
+            return None
+        parks = (states[0].parks.get(name) for name in (model, EVERY_MODEL))
+        return max((park.until for park in parks if park is not None), default=None)
 
     @property
     def domain_names(self) -> list[str]:

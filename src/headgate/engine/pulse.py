@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from headgate.core.quota import Costs
-from headgate.engine.loops import running_loop
 
 __all__ = ["BEAT", "Held", "Pulse", "Pulses"]
 
@@ -85,16 +84,14 @@ class Pulses:
         pulse = self._homes.pop(rid, None)
         if pulse is None:
             return None
-        held = pulse.held.pop(rid)
-        if not pulse.held and pulse.timer is not None and pulse.loop is running_loop():
-            pulse.timer.cancel()
-            pulse.timer = None
-        return held
+        # Its timer goes on: to set and cancel one for each call is dearer than a beat without work.
+        return pulse.held.pop(rid)
 
     def beat(self, pulse: Pulse) -> None:
-        """The timer's call."""
+        """The timer's call: the last one, where nothing is held."""
         pulse.timer = pulse.loop.call_later(BEAT, self.beat, pulse) if pulse.held else None
-        self._beat(pulse)
+        if pulse.held:
+            self._beat(pulse)
 
     def _forget_dead_loops(self) -> None:
         for loop in [loop for loop in self._pulses if loop.is_closed()]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Collection, Sequence
-from secrets import token_hex
 from threading import Lock
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Clock, QuotaStore
 from headgate.core.quota import Batch, BatchReply, Costs, Limit, Penalty, Settlement
 from headgate.engine.asking import LOOK_AGAIN, Asking, Refused
+from headgate.engine.fresh_ids import fresh_id
 from headgate.engine.line import Line, Offer, Turn, Waiter, Want
 from headgate.engine.loops import call_on, running_loop
 from headgate.engine.passage import NoKeyReady
@@ -303,7 +303,7 @@ class Turnstile:
             self._tell_soon(TELL_AGAIN)
         except asyncio.CancelledError:
             for offer in offers:
-                offer.waiter.asked, offer.waiter.rid = False, token_hex(8)
+                offer.waiter.asked, offer.waiter.rid = False, fresh_id()
             raise
         except Exception as error:
             for offer in offers:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from headgate.core.call import Blob, Call, Chunk, Operation, Usage
 from headgate.core.errors import UpstreamError
@@ -29,8 +30,7 @@ __all__ = ["GeminiReply", "ResilientGeminiClient"]
 _log = logging.getLogger("headgate.gemini")
 
 
-@dataclass(frozen=True, slots=True)
-class GeminiReply:
+class GeminiReply(Struct, frozen=True):
     """An answer and what it took. Times in seconds.
 
     Attributes:
@@ -47,7 +47,7 @@ class GeminiReply:
     """
 
     text: str
-    media: tuple[Blob, ...] = field(repr=False)
+    media: tuple[Blob, ...]
     finish_reason: str | None
     usage: Usage
     model: str
@@ -58,7 +58,12 @@ class GeminiReply:
     waited: float
     elapsed: float
     request_id: str
-    content: tuple[Mapping[str, object], ...] = field(default=(), repr=False)
+    content: tuple[Mapping[str, object], ...] = ()
+
+    def __repr__(self) -> str:
+        """Without media and function calls, which may be long."""
+        shown = [name for name in self.__struct_fields__ if name not in ("media", "content")]
+        return f"GeminiReply({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
 def _only_calls(request_id: str | None = None) -> GeminiAPICallError:

@@ -10,8 +10,8 @@ GeminiKeyRotationError
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
+from typing import NoReturn
 
 from headgate.core.errors import (
     ConfigurationError,
@@ -137,23 +137,34 @@ class GeminiAPICallError(GeminiKeyRotationError):
         self.retryable = original_error.retryable
 
 
-@contextmanager
-def accepted_errors() -> Iterator[None]:
-    """Engine errors leave as the accepted ones, with the refusal of the last key as cause."""
-    try:
-        yield
-    except GeminiKeyRotationError:
-        raise
-    except QuotaExhaustedError as error:
-        raise _exhausted(error) from _refusal(error)
-    except KeyFormatError as error:
-        raise InvalidKeyConfigError(error.message, position=error.position) from None
-    except NoKeysError as error:
-        raise NoValidKeysError(error.message) from None
-    except ConfigurationError:
-        raise
-    except HeadgateError as error:
-        raise GeminiAPICallError(error.message, original_error=error) from error
+class accepted_errors(ContextDecorator):  # noqa: N801 - reads as a statement
+    """Engine errors leave as the accepted ones, with the refusal of the last key as cause.
+
+    Around every call, so a plain class: a `@contextmanager` costs eight times as much.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        accepted = isinstance(error, GeminiKeyRotationError)
+        if isinstance(error, HeadgateError) and not accepted:
+            _leave(error)
+
+
+def _leave(error: HeadgateError) -> NoReturn:
+    match error:
+        case QuotaExhaustedError():
+            raise _exhausted(error) from _refusal(error)
+        case KeyFormatError():
+            raise InvalidKeyConfigError(error.message, position=error.position) from None
+        case NoKeysError():
+            raise NoValidKeysError(error.message) from None
+        case ConfigurationError():
+            raise error
+    raise GeminiAPICallError(error.message, original_error=error) from error
 
 
 def _exhausted(error: QuotaExhaustedError) -> AllKeysExhaustedError:

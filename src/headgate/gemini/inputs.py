@@ -27,6 +27,8 @@ Prompt = str | Sequence[str | Blob | bytes | PathLike[str]]
 
 def prompt_parts(prompt: Prompt, images: object = None, files: object = None) -> tuple[Part, ...]:
     """The parts of a prompt: images and files first, as the API's guide advises, then the text."""
+    if images is None and files is None and isinstance(prompt, str):  # nearly always
+        return (_text(prompt),) if prompt else ()
     media = [read_blob(item) for item in (*_listed(images, "images"), *_listed(files, "files"))]
     said = [_text(piece) if isinstance(piece, str) else read_blob(piece) for piece in _pieces(prompt)]
     return tuple(part for part in (*media, *said) if part)

@@ -6,10 +6,11 @@ Gemini resets daily quotas at midnight in California, so a day has 23 or 25 hour
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-__all__ = ["PACIFIC", "day_start", "next_reset"]
+__all__ = ["PACIFIC", "day_start", "next_reset", "utc_day"]
 
 PACIFIC = "America/Los_Angeles"
 
@@ -18,6 +19,16 @@ def day_start(wall: float, zone: str = PACIFIC) -> float:
     """Unix time of the midnight that began the day `wall` (Unix seconds) lies in."""
     tz = ZoneInfo(zone)
     return _midnight(datetime.fromtimestamp(wall, tz).date(), tz)
+
+
+def utc_day(wall: float) -> date:
+    """The day of UTC that `wall` (Unix seconds) lies in. On the path of every call, several times."""
+    return _utc_day(int(wall // 86_400))
+
+
+@lru_cache(maxsize=8)
+def _utc_day(number: int) -> date:
+    return datetime.fromtimestamp(number * 86_400, UTC).date()
 
 
 def next_reset(wall: float, zone: str = PACIFIC) -> float:

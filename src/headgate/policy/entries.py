@@ -9,7 +9,11 @@ from heapq import heapify
 from headgate.core.call import Key
 from headgate.policy.leases import KeyStats, Park
 
-__all__ = ["Domain", "Entry", "Queue"]
+__all__ = ["MOST_DENIED", "Domain", "Entry", "Queue"]
+
+MOST_DENIED = 1000
+"""Models of which it is remembered that a key may not serve them; a further one costs one refusal again
+where it comes back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +25,19 @@ class Entry:
     domain: int
     stats: KeyStats = field(default_factory=KeyStats)
     disabled: str | None = None
-    denied: set[str] = field(default_factory=set)
+    denied: dict[str, None] = field(default_factory=dict)  # in the order in which they were refused
+
+    def deny(self, model: str) -> list[str]:
+        """It may not serve a model from now on. What is forgotten for it: callers name models."""
+        self.denied[model] = None
+        forgotten = list(self.denied)[:-MOST_DENIED]
+        for old in forgotten:
+            del self.denied[old]
+        return forgotten
+
+    def serves(self, model: str) -> bool:
+        """Whether it may serve a model."""
+        return self.disabled is None and model not in self.denied
 
 
 @dataclass(slots=True)

@@ -106,7 +106,7 @@ class KeyRing:
     def _still_ready(self, last: Lease, now: float) -> bool:
         entry = self._entries[last.index]
         parked = self._park(last.domain, last.model, now) is not None
-        return self._usable(entry, last.model) and (last.probe or not parked)
+        return entry.serves(last.model) and (last.probe or not parked)
 
     def _next_ready(
         self, queue: Queue, model: str, now: float, exclude: Collection[int], skipped: list[int]
@@ -196,11 +196,10 @@ class KeyRing:
         return math.inf
 
     def _first_usable(self, number: int, model: str) -> Entry | None:
-        return next((e for e in self._domains[number].keys if model not in e.denied), None)
-
-    @staticmethod
-    def _usable(entry: Entry, model: str) -> bool:
-        return entry.disabled is None and model not in entry.denied
+        for entry in self._domains[number].keys:  # nearly always the first: a generator costs more
+            if model not in entry.denied:
+                return entry
+        return None
 
     def _lease(
         self, entry: Entry, model: str, now: float, *, probe: bool = False, rid: str = ""
@@ -246,7 +245,7 @@ class KeyRing:
         entry = self._first_usable(number, model)
         if prefer is not None and prefer.domain == number:
             last = self._entries[prefer.index]
-            entry = last if self._usable(last, model) else entry
+            entry = last if last.serves(model) else entry
         return None if entry is None else self._lease(entry, model, now, rid=rid)
 
     def lease_probe(self, model: str, now: float, exclude: Collection[int]) -> Lease | None:
@@ -266,6 +265,8 @@ class KeyRing:
         """Settle a lease: record the outcome on its key and let key or domain suffer what follows."""
         self.record(lease.index, outcome, now)
         match outcome.rule.booking:
+            case _ if outcome.kind is Kind.SUCCESS:  # first: nearly every call ends here
+                self._served(lease, now)
             case Booking.PARK_MODEL:
                 self._refused(lease, lease.model, outcome, now, wall)
             case Booking.PARK_DOMAIN:
@@ -277,9 +278,7 @@ class KeyRing:
             case Booking.DENY_DOMAIN_MODEL:
                 for entry in self._domains[lease.domain].keys:
                     self._deny(entry, lease.model)
-            case Booking.NOTHING if outcome.kind is Kind.SUCCESS:
-                self._served(lease, now)
-            case Booking.NOTHING if lease.probe:  # it told nothing: another try may come soon
+            case Booking.NOTHING | Booking.SKIP_DOMAIN if lease.probe:  # another may come soon
                 self._probe_again(lease, now)
 
     def record(self, index: int, outcome: Outcome, now: float) -> None:
@@ -308,7 +307,7 @@ class KeyRing:
         if entry in keys:
             keys.remove(entry)
             self._disabled += 1
-            self._denied.subtract(entry.denied)
+            self._denied.subtract(list(entry.denied))
 
     def enable(self, index: int) -> None:
         """Give a disabled, denied or cooling key another chance."""
@@ -318,7 +317,7 @@ class KeyRing:
             domain.keys.append(entry)
             self._disabled -= 1
         elif index < self._choosable_keys:
-            self._denied.subtract(entry.denied)
+            self._denied.subtract(list(entry.denied))
         entry.disabled = None
         entry.denied.clear()
         domain.parks.clear()
@@ -372,10 +371,11 @@ class KeyRing:
 
     def _deny(self, entry: Entry, model: str) -> None:
         if model not in entry.denied:
-            entry.denied.add(model)
+            forgotten = entry.deny(model)
             self._troubled.add(entry.domain)
             if entry.disabled is None and entry.index < self._choosable_keys:
                 self._denied[model] += 1
+                self._denied -= Counter(forgotten)
 
     def _park(self, number: int, model: str, now: float) -> Park | None:
         """The longest cool-down that holds a domain back for a model, or for any of them."""

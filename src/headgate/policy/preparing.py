@@ -8,8 +8,9 @@ the developer's and stay as they are; images and other media are not looked into
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec import structs
 
 from headgate.core.call import Blob, Call, Part, Preparation, Role, Turn
 from headgate.policy.privacy.markers import Redaction, take_out
@@ -118,7 +119,7 @@ def _visited(call: Call, visit: Visit) -> Call:
         for turn in call.turns
     )
     parts: tuple[Part, ...] = tuple(_part(part, visit, outside=True) for part in call.parts)
-    return replace(call, options=options, turns=turns, parts=parts)
+    return structs.replace(call, options=options, turns=turns, parts=parts)
 
 
 def _piece(

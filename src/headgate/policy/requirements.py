@@ -19,17 +19,19 @@ SWITCHED: Mapping[str, str] = {
 
 def needs(call: Call) -> list[str]:
     """The words of `CAPABILITY_WORDS` that a model must have to answer a call."""
-    media = [part for part in call.parts if isinstance(part, Blob)]
-    media += [part for turn in call.turns for part in turn.parts if isinstance(part, Blob)]
     asked = call.options
-    wanted = {
-        "text": True,
-        "image": any(blob.mime_type.startswith("image/") for blob in media),
-        "function_calling": any("functionDeclarations" in tool for tool in _tools(asked)),
-        "json_mode": asked.get("response_mime_type") == "application/json",
-        "system_instructions": "system_instruction" in asked,
-    }
-    return [word for word, wants in wanted.items() if wants]
+    words = ["text"]
+    for parts in (call.parts, *[turn.parts for turn in call.turns]):
+        if any(isinstance(part, Blob) and part.mime_type.startswith("image/") for part in parts):
+            words.append("image")
+            break
+    if "tools" in asked and any("functionDeclarations" in tool for tool in _tools(asked)):
+        words.append("function_calling")
+    if asked.get("response_mime_type") == "application/json":
+        words.append("json_mode")
+    if "system_instruction" in asked:
+        words.append("system_instructions")
+    return words
 
 
 def _tools(options: Mapping[str, object]) -> list[Mapping[str, object]]:

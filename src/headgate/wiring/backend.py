@@ -7,15 +7,17 @@ what was counted of quotas goes on: a change neither forgives a cool-down nor gr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import structs
 
 from headgate.core.call import Key
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
 from headgate.core.quota import Penalty
+from headgate.core.replies import ReplyCache
 from headgate.core.sessions import SessionStore
 from headgate.engine.gate import QuotaGate
+from headgate.engine.protection import ProtectionRules
 from headgate.policy.backoff import Backoff
 from headgate.policy.registry import ModelRegistry
 from headgate.providers.gemini import GeminiProvider
@@ -23,6 +25,7 @@ from headgate.stores.sessions import MemorySessions
 from headgate.stores.sessions_sqlite import SqliteSessions
 from headgate.wiring.build import CHANCE, Engine, assemble
 from headgate.wiring.quotas import GEMINI_QUOTAS, split_quotas
+from headgate.wiring.resilience import Resilience
 from headgate.wiring.settings import GeminiSettings, load_gemini
 from headgate.wiring.stores import check_store
 
@@ -36,6 +39,7 @@ class Tuning:
     Attributes:
         max_attempts: all tries of a call.
         connections: to the upstream, at once.
+        protection: breakers, limits of calls at once, budgets of retries, second attempts.
         quotas: as the clients take them; empty: those of environment and file.
         store: URL of a shared store; None: that of environment and file.
     """
@@ -49,6 +53,7 @@ class Tuning:
     connection_idle_seconds: float
     quotas: Mapping[str, object]
     store: str | None
+    protection: ProtectionRules = field(default_factory=ProtectionRules)
 
 
 def load_backend(
@@ -86,11 +91,13 @@ def build_backend(
     transport: Transport | None = None,
     before: Engine | None = None,
     chance: Callable[[], float] = CHANCE,
+    cache: ReplyCache | None = None,
 ) -> Engine:
     """The engine of a generation. No I/O, no event loop needed.
 
     Args:
         store: of the quota ledgers; it outlives the generation.
+        cache: where answers are kept, if they are; it outlives the generation.
         before: the generation before this one, with the same keys.
     """
     engine = assemble(
@@ -110,6 +117,7 @@ def build_backend(
         backoff=tuning.backoff,
         retry_timeouts=False,  # S3-04c: a request that timed out may have been billed
         before=before,
+        resilience=Resilience(cache=cache, fallbacks=True, protection=tuning.protection),
     )
     old, new = None if before is None else before.gate, engine.gate
     if before is not None and old is not None and new is not None and old is not new:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from headgate.core.call import Key
-from headgate.core.ports import Clock, Observer, Provider, QuotaStore, Tariff, Transport
+from headgate.core.ports import CallListener, Clock, Observer, Provider, QuotaStore, Tariff, Transport
 from headgate.engine.gate import QuotaGate
 from headgate.engine.learner import QuotaLearner
 from headgate.engine.pipeline import Pipeline
 from headgate.engine.pool import KeyPool
-from headgate.engine.screening import Screening
+from headgate.engine.protection import Protection
 from headgate.engine.stages.attempt import Attempt
 from headgate.engine.stages.prepare import Prepare
 from headgate.engine.stages.reserve import Reserve
@@ -23,12 +23,19 @@ from headgate.policy.estimate import TokenEstimator
 from headgate.policy.keyring import KeyRing
 from headgate.policy.models import ModelPolicy, Registry
 from headgate.policy.quota.table import QuotaTable
-from headgate.policy.registry import ModelRegistry
 from headgate.providers.gemini import GeminiProvider
 from headgate.stores.urls import StoreUrl
 from headgate.wiring.presets import gemini_registry
+from headgate.wiring.protection import guards
+from headgate.wiring.resilience import PLAIN, Resilience
 from headgate.wiring.settings import GeminiSettings
 from headgate.wiring.stores import open_store
+
+if TYPE_CHECKING:  # what only a backend has is imported where it is made: a client need not wait for it
+    from headgate.engine.screening import Screening
+    from headgate.engine.stages.degrade import Degrade
+    from headgate.engine.stages.recall import Recall
+    from headgate.policy.registry import ModelRegistry
 
 __all__ = ["Engine", "EngineSettings", "assemble", "build_gemini"]
 
@@ -55,6 +62,8 @@ class EngineSettings(Protocol):
     @property
     def stream_idle_seconds(self) -> float: ...  # noqa: D102
     @property
+    def base_url(self) -> str: ...  # noqa: D102
+    @property
     def store(self) -> StoreUrl: ...  # noqa: D102
 
 
@@ -68,6 +77,8 @@ class Engine:
         learner: what learns quotas nobody declared, if anything does.
         estimator: of the sizes of calls.
         table: the declared quotas.
+        protection: what is known of models that fail.
+        recall: what gives kept answers, if anything does.
     """
 
     pipeline: Pipeline
@@ -79,6 +90,8 @@ class Engine:
     learner: QuotaLearner | None = None
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
     table: QuotaTable = field(default_factory=QuotaTable)
+    protection: Protection = field(kw_only=True)
+    recall: Recall | None = None
 
     def reserves(self, table: QuotaTable, store: QuotaStore | None) -> bool:
         """Whether it reserves by these declarations in this store."""
@@ -87,6 +100,8 @@ class Engine:
     async def aclose(self) -> None:
         """Close the running loop's connections; a store that was given stays open."""
         try:
+            if self.recall is not None:
+                await self.recall.aclose()
             await self.transport.aclose()
             if self.gate is not None:
                 await self.gate.flush()
@@ -114,6 +129,7 @@ def assemble(
     backoff: Backoff | None = None,
     retry_timeouts: bool = True,
     before: Engine | None = None,
+    resilience: Resilience = PLAIN,
 ) -> Engine:
     """An engine of one provider. No I/O, no event loop needed.
 
@@ -121,39 +137,79 @@ def assemble(
     Without `learning` calls for models of which nothing is declared never wait at the gate. A `store`
     that is given stands in for the one the settings name, and is never closed here. Only with `models`
     may calls bring a `Preparation`. `retry_timeouts` tells whether a generation that timed out after it
-    was sent is tried again, as S1-37 accepts: it has no effect but its bill. A `pool` that is given
-    stands in for one of the settings' keys.
+    was sent is tried again, as S1-37 accepts: it has no effect but its bill. What `before` knows of
+    keys and failing models goes on. `resilience` says which optional stages the path has.
     """
     estimator = TokenEstimator()
     pool = _pool(settings, clock) if before is None else before.pool
     outside = transport or _http(settings, clock)
-    own, gate, learner = None, None, None
     table = quotas or QuotaTable()
-    if learning or table.declared:
-        if store is None:
-            store = own = open_store(settings.store, clock=clock, chance=chance)
-        gate = QuotaGate(store, pool, table, clock, chance, provider.name)
-        if learning:
-            learner = QuotaLearner(gate, table, pool.domain_names, clock, margin=margin, tariff=tariff)
+    own, gate, learner = _quota_keeping(
+        settings, provider.name, pool, table, store, clock, chance,
+        learning=learning, margin=margin, tariff=tariff,
+    )  # fmt: skip
+    guard = guards(resilience.protection, clock, None if before is None else before.protection)
     attempt = Attempt(
-        clock,
-        observer,
-        chance,
-        max_retries=settings.max_retries,
-        backoff=backoff or Backoff(),
-        retry_timeouts=retry_timeouts,
-        total_keys=len(pool),
-    )
-    screening = None if models is None else Screening(provider, models, estimator, clock)
+        clock, observer, chance, max_retries=settings.max_retries, backoff=backoff or Backoff(),
+        retry_timeouts=retry_timeouts, total_keys=len(pool), protection=guard.protection,
+    )  # fmt: skip
+    screening = None if models is None else _screening(provider, models, estimator, clock)
+    prepare = Prepare(provider, registry, settings.model_policy, clock, warn, screening)
+    recall = _recall(resilience, f"{provider.name} {settings.base_url}", clock)
     pipeline = Pipeline(
-        prepare=Prepare(provider, registry, settings.model_policy, clock, warn, screening),
+        prepare=prepare,
+        recall=recall,
+        degrade=_degrade(provider, prepare, clock) if resilience.fallbacks else None,
         attempt=attempt,
-        reserve=Reserve(pool, clock, observer, gate, estimator, learner=learner, tariff=tariff),
-        send=Send(provider, outside),
-        clock=clock,
-        observer=observer,
-    )
-    return Engine(pipeline, pool, outside, clock, own, gate, learner, estimator, table)
+        hedge=guard.hedge, protect=guard.protect, watch=guard.watch,
+        reserve=Reserve(pool, clock, observer, gate, estimator, learner, tariff, provider.name),
+        send=Send(provider, outside, clock, settings.attempt_timeout_seconds),
+        clock=clock, observer=observer, provider=provider.name,
+        listener=cast("CallListener", observer) if hasattr(observer, "begun") else None,
+    )  # fmt: skip
+    known = (pipeline, pool, outside, clock, own, gate, learner, estimator, table)
+    return Engine(*known, protection=guard.protection, recall=recall)
+
+
+def _recall(resilience: Resilience, origin: str, clock: Clock) -> Recall | None:
+    if resilience.cache is None:
+        return None
+    from headgate.engine.stages.recall import Recall  # noqa: PLC0415 - a backend's
+
+    return Recall(resilience.cache, clock, origin)
+
+
+def _degrade(provider: Provider, prepare: Prepare, clock: Clock) -> Degrade:
+    from headgate.engine.stages.degrade import Degrade  # noqa: PLC0415 - a backend's
+
+    return Degrade(provider, prepare.moved, clock)
+
+
+def _screening(
+    provider: Provider, models: Callable[[], ModelRegistry], estimator: TokenEstimator, clock: Clock
+) -> Screening:
+    from headgate.engine.screening import Screening  # noqa: PLC0415 - a backend's
+
+    return Screening(provider, models, estimator, clock)
+
+
+def _quota_keeping(
+    settings: EngineSettings, namespace: str, pool: KeyPool, table: QuotaTable,
+    store: QuotaStore | None, clock: Clock, chance: Callable[[], float],
+    *, learning: bool, margin: float, tariff: Tariff | None,
+) -> tuple[QuotaStore | None, QuotaGate | None, QuotaLearner | None]:  # fmt: skip
+    """The store that was opened for it, the gate and the learner; none of them where nothing is known
+    of quotas, and nothing is to be learned."""
+    if not learning and not table.declared:
+        return None, None, None
+    own = None
+    if store is None:
+        store = own = open_store(settings.store, clock=clock, chance=chance)
+    gate = QuotaGate(store, pool, table, clock, chance, namespace)
+    if not learning:
+        return own, gate, None
+    names = pool.domain_names
+    return own, gate, QuotaLearner(gate, table, names, clock, margin=margin, tariff=tariff)
 
 
 def _pool(settings: EngineSettings, clock: Clock) -> KeyPool:
@@ -172,6 +228,7 @@ def build_gemini(
     transport: Transport | None = None,
     store: QuotaStore | None = None,
     chance: Callable[[], float] = CHANCE,
+    resilience: Resilience = PLAIN,
 ) -> Engine:
     """The engine of one Gemini client."""
     return assemble(
@@ -187,6 +244,7 @@ def build_gemini(
         learning=settings.quota_learning,
         store=store,
         chance=chance,
+        resilience=resilience,
     )
 
 

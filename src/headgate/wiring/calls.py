@@ -8,16 +8,18 @@ import difflib
 import math
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from secrets import token_hex
 from typing import TypedDict
 
 from headgate.core.call import Chunk, Priority
 from headgate.core.errors import InvalidCallError
 from headgate.core.ports import Clock
+from headgate.engine.fresh_ids import fresh_id
 
 __all__ = ["Frame", "bounds", "framed", "model_of", "standing", "texts", "unknown_option"]
 
 LONGEST_CALLER = 256
+
+_PRIORITIES = {priority.value: priority for priority in Priority}
 
 
 class Frame(TypedDict):
@@ -40,7 +42,7 @@ def framed(options: dict[str, object], clock: Clock, default_wait: float) -> Fra
     deadline, wait = bounds(options, clock, default_wait)
     priority, caller = standing(options)
     return Frame(
-        request_id=token_hex(8), deadline=deadline, max_wait=wait, priority=priority, caller=caller
+        request_id=fresh_id(), deadline=deadline, max_wait=wait, priority=priority, caller=caller
     )
 
 
@@ -68,7 +70,8 @@ def standing(options: dict[str, object]) -> tuple[Priority, str]:
     word = urgency.strip().lower() if isinstance(urgency, str) else urgency
     if word is None or word == "medium":
         word = Priority.NORMAL
-    if word not in list(Priority):
+    priority = _PRIORITIES.get(word) if isinstance(word, str) else None
+    if priority is None:
         raise InvalidCallError(
             f"priority takes {', '.join(Priority)} or medium, in any case; got {urgency!r}."
         )
@@ -80,7 +83,7 @@ def standing(options: dict[str, object]) -> tuple[Priority, str]:
             f"caller takes a text of up to {LONGEST_CALLER} characters that names whose call it is; "
             f"got {shown}."
         )
-    return Priority(str(word)), caller
+    return priority, caller
 
 
 def model_of(given: object, default: str) -> str:

@@ -11,7 +11,7 @@ from headgate.core.errors import ConfigurationError
 
 __all__ = ["TABLES", "read_table"]
 
-TABLES = ("claude", "codegen", "gemini")
+TABLES = ("claude", "codegen", "gateway", "gemini", "openai")
 """The tables of the file: one for each door."""
 
 

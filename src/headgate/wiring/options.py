@@ -6,6 +6,7 @@ Parsers take text or a TOML value and raise `ValueError` with the allowed values
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from headgate.policy.redaction import redact
 __all__ = [
     "Option",
     "Resolved",
+    "api_url",
     "base_url",
     "boolean",
     "model_name",
@@ -137,6 +139,22 @@ def base_url(value: object) -> str:
             "scheme and host without a path, such as https://proxy.example or http://127.0.0.1:8765"
         )
     return text
+
+
+def api_url(value: object) -> str:
+    """Scheme, host and the path that an API's own paths follow; where there is none, `/v1`."""
+    text, path, host = str(value).strip().rstrip("/"), "", ""
+    try:
+        path = urlsplit(text).path
+        host = base_url(text.removesuffix(path))
+    except ValueError:
+        host = ""
+    if not host or not re.fullmatch(r"(?:/[\w.~@:-]+)*", path):
+        raise ValueError(
+            "scheme, host and path of an API, such as https://api.openai.com/v1 or "
+            "http://127.0.0.1:8765/v1"
+        )
+    return f"{host}{path or '/v1'}"
 
 
 def optional(parse: Callable[[object], object]) -> Callable[[object], object]:

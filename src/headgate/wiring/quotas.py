@@ -25,9 +25,17 @@ import msgspec
 from msgspec import Struct, structs
 
 from headgate.core.errors import ConfigurationError
-from headgate.policy.quota.table import EVERY, Quota, QuotaTable, each_alone
+from headgate.policy.quota.table import EVERY, Counting, Quota, QuotaTable, each_alone
 
-__all__ = ["CLAUDE_QUOTAS", "GEMINI_QUOTAS", "Grammar", "declared_quota", "quota_table", "split_quotas"]
+__all__ = [
+    "CLAUDE_QUOTAS",
+    "GEMINI_QUOTAS",
+    "OPENAI_QUOTAS",
+    "Grammar",
+    "declared_quota",
+    "quota_table",
+    "split_quotas",
+]
 
 
 class Grammar(Struct, frozen=True):
@@ -38,12 +46,14 @@ class Grammar(Struct, frozen=True):
         domains: the table of what it counts them against.
         instead: what to declare in place of another provider's numbers.
         class_of: the class of models that one is counted in.
+        counting: what the numbers mean.
     """
 
     numbers: tuple[str, ...]
     domains: str
     instead: Mapping[str, str]
     class_of: Callable[[str], str] = each_alone
+    counting: Counting = Counting()
 
 
 GEMINI_QUOTAS = Grammar(
@@ -64,6 +74,16 @@ CLAUDE_QUOTAS = Grammar(
         "rpd": "Anthropic has no limit a day: declare rpm.",
         "tpd": "Anthropic has no limit a day: declare itpm and otpm.",
         "projects": "Anthropic counts per organisation: declare organisations.",
+    },
+)
+
+OPENAI_QUOTAS = Grammar(
+    ("rpm", "tpm", "rpd", "tpd", "concurrency"),
+    "organisations",
+    {
+        "itpm": "OpenAI counts the tokens of prompt and answer together: declare tpm.",
+        "otpm": "OpenAI counts the tokens of prompt and answer together: declare tpm.",
+        "projects": "Keys here name organisations: declare organisations.",
     },
 )
 
@@ -121,6 +141,7 @@ def quota_table(
         project_models,
         class_of=grammar.class_of,
         exact=exact,
+        counting=grammar.counting,
     )
     return table if table.declared or table.exact else None
 

@@ -20,6 +20,7 @@ from headgate.core.errors import ConfigurationError, NoKeysError
 from headgate.policy.models import ModelPolicy
 from headgate.policy.quota.table import QuotaTable
 from headgate.stores.urls import MEMORY, StoreUrl
+from headgate.stores.usage_url import AUTO, UsageUrl
 from headgate.wiring.file import read_table
 from headgate.wiring.keys import find_keys
 from headgate.wiring.options import (
@@ -45,7 +46,9 @@ __all__ = [
     "Resolved",
     "Survey",
     "load_gemini",
+    "process_environment",
     "resolve",
+    "resolve_alone",
     "survey_gemini",
 ]
 
@@ -84,6 +87,7 @@ class GeminiSettings:
     quota_tier: str | None = None
     quota_learning: bool = True
     store: StoreUrl = IN_MEMORY
+    usage: UsageUrl = AUTO
     quotas: QuotaTable | None = None
     resolved: tuple[Resolved, ...] = field(repr=False, default=())
 
@@ -132,6 +136,8 @@ OPTIONS: tuple[Option, ...] = (
            "whether quotas that nobody declared are learned"),
     Option("store", "HEADGATE_STORE", MEMORY, StoreUrl.read,
            "where quota ledgers live: this process, or a server that many share", secret=True),
+    Option("usage", "HEADGATE_USAGE", "auto", UsageUrl.read,
+           "where the usage ledger is kept", secret=True),
     Option("connect_timeout_seconds", "HEADGATE_CONNECT_TIMEOUT_SECONDS", 10.0, seconds(least=0.001),
            "until a connection stands"),
     Option("attempt_timeout_seconds", "HEADGATE_ATTEMPT_TIMEOUT_SECONDS", 300.0, seconds(least=0.001),
@@ -149,6 +155,26 @@ def resolve(
     """Each option's value and origin. Raises `ConfigurationError`: option, value, what is allowed."""
     where = f"{file} [gemini]"
     return tuple(resolve_one(option, arguments, environ, table, where) for option in OPTIONS)
+
+
+def resolve_alone(
+    name: str, argument: object = None, environ: Mapping[str, str] | None = None
+) -> Resolved:
+    """One setting without the others, and without keys. Raises `ConfigurationError`.
+
+    Args:
+        argument: an explicit value; None means not given.
+        environ: instead of the process environment.
+    """
+    environ = process_environment(environ)
+    table, file = read_table(environ, "gemini", [option.name for option in OPTIONS])
+    option = next(option for option in OPTIONS if option.name == name)
+    return resolve_one(option, {name: argument}, environ, table, f"{file} [gemini]")
+
+
+def process_environment(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    """What was given, or the environment of this process."""
+    return os.environ if given is None else given  # noqa: TID251 - this room owns it
 
 
 def load_gemini(

@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock, QuotaStore
 from headgate.stores.memory import MemoryStore
-from headgate.stores.sharing import SharedStore
 from headgate.stores.urls import MEMORY, PROCESSES, StoreUrl
 
 __all__ = ["IN_MEMORY", "check_store", "given_store", "open_store"]
@@ -40,6 +39,7 @@ def open_store(url: StoreUrl, *, clock: Clock, chance: Callable[[], float]) -> Q
         return MemoryStore(clock)
     # Out of reach of those who keep quotas in one process, who need no client library.
     try:
+        from headgate.stores.sharing import SharedStore  # noqa: PLC0415 - with the next
         from headgate.stores.valkey import ValkeyStore  # noqa: PLC0415 - an extra
     except ImportError:
         raise _missing() from None

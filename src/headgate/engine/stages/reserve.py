@@ -15,7 +15,7 @@ import logging
 
 from msgspec import structs
 
-from headgate.core.call import Operation, Usage
+from headgate.core.call import Call, Operation, Usage
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Clock, Observer, Tariff
 from headgate.core.quota import Costs, Counts
@@ -39,6 +39,8 @@ _log = logging.getLogger("headgate.quota")
 _ELASTIC = frozenset({Counts.OUTPUT, Counts.TOTAL})
 _ELASTIC_PROMPT = _ELASTIC | {Counts.INPUT}
 
+_NOT_MADE = (Kind.LATE, Kind.BREAKER_OPEN)
+
 # What is certain about an attempt without usage: the request was counted, and for these no token was.
 _NO_TOKENS = frozenset(Kind) - {Kind.SUCCESS, Kind.CANCELLED, Kind.TIMEOUT, Kind.PROTOCOL, Kind.NETWORK}
 
@@ -61,6 +63,7 @@ class Reserve:
         estimator: TokenEstimator | None = None,
         learner: Learner | None = None,
         tariff: Tariff | None = None,
+        provider: str = "",
     ) -> None:
         self._pool = pool
         self._clock = clock
@@ -69,6 +72,7 @@ class Reserve:
         self._estimator = estimator or TokenEstimator()
         self._learner = learner
         self._tariff: Tariff = tariff or WholePrompt()
+        self._provider = provider
 
     async def __call__(self, passage: Passage, onward: Onward) -> Answer:
         """Raises `NoKeyReady`, or passes on the failure of the attempt."""
@@ -83,21 +87,21 @@ class Reserve:
     async def _attempt(self, passage: Passage, onward: Onward, *, again: bool) -> Answer:
         lease = await self._lease(passage, again=again)
         passage.lease, passage.limits = lease, ()
-        if self._learner is not None and passage.call.operation is not Operation.COUNT:
-            self._learner.leased(lease)
+        if self._learner is not None and not passage.call.operation.is_free:
+            self._learner.leased(lease, self._requests(passage.call))
         passage.attempts += 1
         number = passage.attempts
         try:
             self._check_punctual(passage)
             answer = await onward(passage)
         except AttemptFailed as failed:
-            if failed.outcome.kind is Kind.LATE:
+            if failed.outcome.kind in _NOT_MADE:
                 self._take_back(passage, lease, failed.outcome)
                 raise
             self._settle(passage, lease, number, failed.outcome, sent=failed.sent)
             raise
         except BaseException:  # cancelled, or a fault of ours: the lease must not stay out
-            self._settle(passage, lease, number, Outcome(Kind.CANCELLED, "The call was cancelled."))
+            self._settle(passage, lease, number, Outcome(Kind.CANCELLED, "The attempt was cancelled."))
             raise
         if isinstance(answer, ReplyStream):
             answer.on_end(lambda outcome: self._settle(passage, lease, number, outcome))
@@ -111,13 +115,16 @@ class Reserve:
     async def _lease(self, passage: Passage, *, again: bool) -> Lease:
         gate, model = self._gate, passage.model
         passage.not_after, passage.reserved = None, {}
-        if passage.call.operation is Operation.COUNT:
+        if passage.call.operation.is_free:
             model = f"{model}#count"  # counting has limits of its own, and uses none of the model's
         elif gate is not None and gate.covers(model):
             turn = await self._reserve(gate, passage, again=again)
             passage.not_after = turn.not_after
             return turn.lease
-        got = self._pool.lease(model, exclude=passage.refused_by, prefer=passage.prefer)
+        if passage.call.domain:
+            got = self._pool.lease_of(passage.call.domain, model, passage.prefer)
+        else:
+            got = self._pool.lease(model, exclude=passage.refused_by, prefer=passage.prefer)
         if isinstance(got, Lease):
             return got
         now = self._clock.monotonic()
@@ -133,12 +140,12 @@ class Reserve:
         call = passage.call
         exact = gate.exact(passage.model)
         passage.reserved = self._estimate(passage, exact=exact)
-        elastic = _ELASTIC_PROMPT if self._tariff.cached(call) else _ELASTIC
+        elastic = _ELASTIC_PROMPT if self._cached(call) else _ELASTIC
         began = self._clock.monotonic()
         want = Want(
             passage.model,
             passage.reserved,
-            exclude=passage.refused_by,
+            exclude=self._pool.others(call.domain) if call.domain else passage.refused_by,
             prefer=passage.prefer,
             bound=passage.wait_bound,
             on_wait=lambda seconds: self._waits(passage, seconds, again=again),
@@ -158,19 +165,22 @@ class Reserve:
 
     def _estimate(self, passage: Passage, *, exact: bool) -> Costs:
         """What an attempt is expected to use; with `exact` what it uses at the most."""
-        call, lesson = passage.call, self._lesson(passage)
-        prompt, most = self._tariff.prompt(call), self._tariff.most_output(call)
+        call, lesson, raw = passage.call, self._lesson(passage), passage.call.raw
+        prompt = () if raw is not None else self._tariff.prompt(call)
+        most = self._tariff.most_output(call) if raw is None else raw.weight.most_output
         if not passage.token_count:
-            passage.token_count = self._estimator.count(prompt)
+            passage.token_count = self._estimator.count(prompt) if raw is None else raw.weight.tokens
         if exact:
-            tokens, output = ceiling(prompt), most or LONGEST_OUTPUT
+            tokens = ceiling(prompt) if raw is None else raw.weight.ceiling
+            output = most or LONGEST_OUTPUT
         else:
             tokens = self._estimator.estimate(lesson, passage.token_count)
             output = self._estimator.output(lesson, passage.token_count, most)
+        output = max(output, self._tariff.prepaid_output(call))
         if call.operation is Operation.EMBED:
             output = 1
         return {
-            Counts.REQUESTS: 1,
+            Counts.REQUESTS: self._requests(call),
             Counts.INPUT: tokens,
             Counts.OUTPUT: output,
             Counts.TOTAL: tokens + output,
@@ -178,8 +188,16 @@ class Reserve:
         }
 
     def _lesson(self, passage: Passage) -> str:
-        """What an estimate learns under: prompts that a cache may shorten, apart from the others."""
-        return f"{passage.model}, cached" if self._tariff.cached(passage.call) else passage.model
+        """What an estimate learns under: prompts that a cache may shorten, apart from the others, and
+        those that were counted by their bytes."""
+        how = ", cached" if self._cached(passage.call) else ""
+        return f"{passage.model}{how}" if passage.call.raw is None else f"{passage.model}{how}, raw"
+
+    def _requests(self, call: Call) -> int:
+        return self._tariff.requests(call) if call.raw is None else call.raw.weight.requests
+
+    def _cached(self, call: Call) -> bool:
+        return self._tariff.cached(call) if call.raw is None else call.raw.weight.cached
 
     def _waits(self, passage: Passage, seconds: float, *, again: bool) -> None:
         passage.retries += not again  # only the first wait of an attempt costs one
@@ -194,14 +212,15 @@ class Reserve:
     ) -> None:
         self._pool.settle(lease, outcome)
         if lease.rid and self._gate is not None:
-            costs = self._truth(outcome) if sent else None
+            costs = self._truth(passage.call, outcome) if sent else None
             self._gate.settle(lease, costs, served=not outcome.rule.is_quota)
-            if outcome.usage is not None and outcome.kind is Kind.SUCCESS:
+            if outcome.usage is not None and outcome.usage.prompt and outcome.kind is Kind.SUCCESS:
                 self._learn(passage, self._tariff.counted(outcome.usage))
-        if self._learner is not None and passage.call.operation is not Operation.COUNT:
+        if self._learner is not None and not passage.call.operation.is_free:
             if passage.limits and not outcome.limits:
                 outcome = structs.replace(outcome, limits=passage.limits)
-            self._learner.heard(lease, outcome, reserved=bool(lease.rid), sent=sent)
+            requests = self._requests(passage.call)
+            self._learner.heard(lease, outcome, reserved=bool(lease.rid), sent=sent, requests=requests)
         self._observer.attempt(
             AttemptRecord(
                 request_id=passage.call.request_id,
@@ -212,17 +231,22 @@ class Reserve:
                 started=lease.taken,
                 ended=self._clock.monotonic(),
                 outcome=outcome,
+                operation=passage.call.operation,
+                caller=passage.call.caller,
+                provider=self._provider,
+                estimate=self._guess(passage, outcome) if sent else None,
             )
         )
 
     def _take_back(self, passage: Passage, lease: Lease, outcome: Outcome) -> None:
-        """Of an attempt that was not made in time nothing stays: no record, no count, no charge."""
+        """Of an attempt that was not made nothing stays: no record, no count, no charge."""
         passage.attempts -= 1
         self._pool.settle(lease, structs.replace(outcome, kind=Kind.CANCELLED))
-        if self._gate is not None:
+        if lease.rid and self._gate is not None:
             self._gate.settle(lease, None, served=True)
-        if self._learner is not None:
-            self._learner.heard(lease, outcome, reserved=True, sent=False)
+        if self._learner is not None and not passage.call.operation.is_free:
+            requests = self._requests(passage.call)
+            self._learner.heard(lease, outcome, reserved=bool(lease.rid), sent=False, requests=requests)
 
     def _learn(self, passage: Passage, counted: Costs) -> None:
         lesson, reserved = self._lesson(passage), passage.reserved
@@ -235,18 +259,45 @@ class Reserve:
                 )  # fmt: skip
             return
         self._estimator.learn(lesson, passage.token_count, tokens)
-        if passage.call.operation is not Operation.EMBED:
+        answers = passage.call.operation is not Operation.EMBED
+        if answers and not self._tariff.prepaid_output(passage.call):
             short = output > reserved[Counts.OUTPUT]
             self._estimator.learn_output(lesson, passage.token_count, output, short=short)
 
-    def _truth(self, outcome: Outcome) -> Costs:
+    def _guess(self, passage: Passage, outcome: Outcome) -> Usage | None:
+        """What an attempt is taken to have used whose tokens the upstream did not tell, or not all of
+        them; None: they are known."""
+        call, told = passage.call, outcome.usage or Usage()
+        whole = told.prompt and outcome.kind is Kind.SUCCESS
+        if whole or call.operation.is_free or outcome.kind in _NO_TOKENS:
+            return None
+        if told.prompt:
+            return told  # as far as it had come
+        tokens = passage.token_count
+        if not tokens and call.raw is None:
+            tokens = self._estimator.count(self._tariff.prompt(call))
+        elif not tokens and call.raw is not None:
+            tokens = call.raw.weight.tokens
+        answers = call.operation is not Operation.EMBED
+        output = told.output or (passage.reserved.get(Counts.OUTPUT, 0) if answers else 0)
+        return structs.replace(told, prompt=tokens, output=output)
+
+    def _truth(self, call: Call, outcome: Outcome) -> Costs:
         """What an attempt used that was sent: the request for certain, tokens as far as they are known.
 
         Nothing named means that the estimate stays: the provider may have counted it.
         """
         usage: Usage | None = outcome.usage
         if usage is not None and usage.prompt:
-            return self._tariff.counted(usage)
+            return self._with_prepaid(call, self._tariff.counted(usage))
         if outcome.kind in _NO_TOKENS:
             return {Counts.INPUT: 0, Counts.OUTPUT: 0, Counts.TOTAL: 0}
         return {}
+
+    def _with_prepaid(self, call: Call, counted: Costs) -> Costs:
+        """What was counted of an attempt, with the output that was counted before there was any."""
+        more = self._tariff.prepaid_output(call) - counted.get(Counts.OUTPUT, 0)
+        if more <= 0:
+            return counted
+        output, total = counted.get(Counts.OUTPUT, 0) + more, counted.get(Counts.TOTAL, 0) + more
+        return {**counted, Counts.OUTPUT: output, Counts.TOTAL: total}

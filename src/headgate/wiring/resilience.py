@@ -1,0 +1,29 @@
+"""What an engine does beyond choosing keys and trying again; all of it is off unless asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headgate.core.replies import ReplyCache
+from headgate.engine.protection import ProtectionRules
+
+__all__ = ["PLAIN", "Resilience"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resilience:
+    """Which of the path's optional stages an engine has.
+
+    Attributes:
+        cache: where answers are kept; None: the path has no recall.
+        fallbacks: whether calls may bring strategies for when every try has failed: the path has degrade.
+        protection: breakers, limits of calls at once, budgets of retries, second attempts.
+    """
+
+    cache: ReplyCache | None = None
+    fallbacks: bool = False
+    protection: ProtectionRules = field(default_factory=ProtectionRules)
+
+
+PLAIN = Resilience()
+"""None of it."""
