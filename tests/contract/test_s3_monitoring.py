@@ -359,6 +359,27 @@ async def test_a_disconnect_in_a_stream_is_billed_as_estimated(
     assert row.cost > 0
 
 
+@pytest.mark.parametrize("remembered", [0, 10])
+async def test_s3_05a_history_and_ledger_say_the_same_of_a_stream_that_was_given_up(
+    clock: VirtualClock, tmp_path: Path, remembered: int
+) -> None:
+    """Where replies are remembered, the call ends before what it sent does."""
+    pieces = tuple(event(reply(text, finish=None)) for text in "abcdef")
+    config = with_ledger(tmp_path / "usage.db", cache_max_entries=remembered)
+    backend, _ = made(clock, [Answer(pieces=pieces, piece_delay=1.0)], config)
+    async with backend:
+        request = GeminiRequest("Hello", MODEL, stream=True)
+        read = cast("AsyncGenerator[StreamingChunk]", await backend.execute_gemini_enhanced(request))
+        await anext(read)
+        await read.aclose()
+        await clock.sleep(1)
+        (one,) = (await backend.get_gemini_monitoring_metrics()).request_history
+        (line,) = await backend.get_gemini_usage("model")
+    assert (one.input_tokens, one.output_tokens) == (line.input_tokens, line.output_tokens)
+    assert one.cost_estimate == line.total_cost > 0
+    assert (line.cancelled_requests, line.attempts, line.estimated_attempts) == (1, 1, 1)
+
+
 async def test_a_reply_that_does_not_tell_its_tokens_is_estimated(
     clock: VirtualClock, tmp_path: Path
 ) -> None:

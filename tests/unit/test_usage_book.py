@@ -73,6 +73,23 @@ def test_a_clock_that_was_set_back_moves_the_beginning_with_it() -> None:
     assert made.since == began - DAY
 
 
+def test_a_forked_process_writes_nothing_of_its_parent_and_keeps_what_was_counted() -> None:
+    made = book(VirtualClock())
+    made.attempt(attempt(request_id="counted"))
+    made.call(call(request_id="counted"))
+    assert made.whole()["m"].requests == 1
+    made.attempt(attempt(request_id="held back"))
+    made.whole()
+    made.attempt(attempt(request_id="in line"))
+    made._lock.acquire()  # a thread that the child does not have
+    made.forked()
+    assert made.rows(last=True) == []
+    made.attempt(attempt(request_id="own"))
+    made.call(call(request_id="own"))
+    assert [row.request_id for row in made.rows(last=True)] == ["own"]
+    assert made.whole()["m"].requests == 2
+
+
 def test_threads_note_and_read_at_once() -> None:
     made, rows = book(VirtualClock()), []
 

@@ -268,6 +268,9 @@ class Made:
             found, self.held = [*found, *self.held], []
         return found
 
+    def forked(self) -> None:
+        self.coming, self.held = [], []
+
 
 def test_rows_wait_for_a_full_disk_or_a_lock_and_are_written_once_it_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -90,3 +90,14 @@ def test_every_call_of_many_threads_is_in_the_ledger_once(tmp_path: Path) -> Non
     store.close()
     assert len({row.request_id for row in rows}) == len(rows) == 2000
     assert all(row.call == "success" for row in rows)
+
+
+async def test_a_forked_process_writes_nothing_of_its_parent(clock: VirtualClock) -> None:
+    notes = UsageNotes(clock, unpriced, Words())
+    notes.attempt(attempt("held back"))
+    assert notes.rows(last=False) == []
+    notes.attempt(attempt("in line"))
+    notes.forked()
+    notes.attempt(attempt("own"))
+    notes.call(call("own"))
+    assert [row.request_id for row in notes.rows(last=True)] == ["own"]

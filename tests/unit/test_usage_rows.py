@@ -273,3 +273,27 @@ def test_calls_that_never_end_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) ->
         made.attempt(attempt(1, request_id=f"r{number}"), NOON)
     assert len(made._open) == 10
     assert len([*made.overdue(), *made.overdue()]) == 50
+
+
+def test_an_attempt_that_ends_after_its_call_is_counted_with_it() -> None:
+    """The reader of a stream goes away: the call ends first, then what it sent."""
+    made = maker()
+    ended = made.call(call(error="cancelled", started=10.0, ended=11.0, attempts=1), NOON)
+    assert (ended.row.attempt, ended.row.call, ended.cost) == (0, "cancelled", 0)
+    guess = Usage(prompt=1000, output=100)
+    late = attempt(kind=Kind.CANCELLED, estimate=guess, started=10.0, ended=11.0)
+    row, failed = made.attempt(late, NOON)
+    assert failed is None
+    assert row is not None
+    assert (row.attempt, row.call, row.estimated) == (1, "", True)
+    assert (ended.input_tokens, ended.output_tokens, ended.cost) == (1000, 100, row.cost)
+    assert row.cost == 1_400_000
+    assert made.held() == []
+
+
+def test_a_second_call_of_the_same_name_is_a_call_of_its_own() -> None:
+    made = maker()
+    first = made.call(call(error="cancelled", started=10.0, ended=11.0), NOON)
+    assert made.attempt(attempt(started=11.0, ended=12.0), NOON) == (None, None)
+    second = made.call(call(started=11.0, ended=12.0), NOON)
+    assert (first.input_tokens, second.input_tokens, second.row.attempt) == (0, 1000, 1)

@@ -39,6 +39,7 @@ from headgate.core.records import CallRecord
 from headgate.core.tokens import Usage
 from headgate.core.usage import UsageFilter, UsageStore
 from headgate.policy.analytics import Bucket, Series
+from headgate.policy.excerpt import without_personal_data
 from headgate.policy.price_list import PriceList
 from headgate.telemetry.usage_book import UsageBook
 from headgate.telemetry.usage_rows import Words
@@ -113,7 +114,9 @@ class Monitoring:
         self._activity = activity
         self._environ = environ
         self._place: UsagePlace | None = None
-        words = Words(lambda outcome: type_of_outcome(outcome).value, _word_of_kind)
+        words = Words(
+            lambda outcome: type_of_outcome(outcome).value, _word_of_kind, without_personal_data
+        )
         self.book = UsageBook(
             clock, costs_of(prices), words, lambda: config().metrics_retention_hours * 3600
         )
@@ -145,8 +148,7 @@ class Monitoring:
 
         def work() -> T | None:
             self.writer.flush(_FLUSH_SECONDS)
-            store = self.writer.store()
-            return None if store is None else question(store)
+            return self.writer.ask(question)
 
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
@@ -182,9 +184,10 @@ class Monitoring:
         return self._activity.circuits()
 
     async def aclose(self) -> None:
-        """Write what waits, and close the ledger."""
+        """Write what waits, and close the ledger; once more after calls that are still under way."""
+        self.writer.close_when_idle()
         if self.writer.quiet:
-            return  # nothing was ever told: no thread is needed to end one
+            return  # nothing was told yet: no thread is needed to end one
         await asyncio.get_running_loop().run_in_executor(None, self.writer.close)
 
     def _open(self) -> UsageStore | None:

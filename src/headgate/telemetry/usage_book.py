@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from threading import Lock
 
 from headgate.core.ports import Clock
@@ -101,6 +102,13 @@ class UsageBook:
             self._made.clear()
         return made
 
+    def forked(self) -> None:
+        """See `RowSource.forked`. What was counted before stays counted."""
+        self._lock = Lock()
+        self._facts.clear()
+        self._made.clear()
+        self._maker.clear()
+
     # ── for whoever reads ───────────────────────────────────────────────────────────────────────
 
     def models(self) -> list[str]:
@@ -163,7 +171,8 @@ class UsageBook:
                 for one in reversed(self._calls)
                 if one.ended >= oldest and model in (None, one.row.model)
             ]
-        return chosen if limit is None else chosen[:limit]
+            # Copies: the sums of one may grow later.
+            return [copy(one) for one in chosen[:limit]]
 
     def failures(self) -> list[FailedAttempt]:
         """The last failures, the newest first."""

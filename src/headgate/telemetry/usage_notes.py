@@ -59,6 +59,11 @@ class UsageNotes:
         self._facts.append((record, self._clock.wall()))
         self.wake()
 
+    def forked(self) -> None:
+        """See `RowSource.forked`."""
+        self._facts.clear()
+        self._maker.clear()
+
     def rows(self, *, last: bool) -> Sequence[UsageRow]:
         """See `RowSource.rows`."""
         made: list[UsageRow] = []

@@ -30,20 +30,27 @@ CostOf = Callable[[str, str, Usage, date], NanoCost | None]
 _MOST_OPEN = 100_000
 """Calls under way that are remembered: those of a reader who never ends a stream must not pile up."""
 
+_MOST_ENDED = 4096
+"""Calls that ended before an attempt of theirs, and are remembered for it."""
+
 _NOTHING = Usage()
 _SUCCESS, _CANCELLED = Kind.SUCCESS, Kind.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The finer words for failures: of an attempt's outcome, of the public kind of a call's error."""
+    """The finer words for failures: of an attempt's outcome, of the public kind of a call's error; and
+    what is kept of an upstream's own words."""
 
     of_outcome: Callable[[Outcome], str] = lambda outcome: outcome.kind.value
     of_kind: Callable[[str], str] = lambda kind: kind
+    of_message: Callable[[str], str] = lambda message: message
 
 
-class EndedCall(Struct, frozen=True):
+class EndedCall(Struct):
     """A call that ended. Tokens and cost are those of all its attempts.
+
+    A caller who goes away ends the call before what it sent has ended: then they grow once more.
 
     Attributes:
         row: its last row.
@@ -98,6 +105,10 @@ class _Open:
         self.priced = self.priced and row.cost is not None
         self.cost += row.cost or 0
 
+    def sums(self) -> tuple[int, int, int | None]:
+        """Input tokens, output tokens, and the cost where it is known."""
+        return self.input_tokens, self.output_tokens, self.cost if self.priced else None
+
 
 class RowMaker:
     """Makes rows. Not locked: one thread at a time.
@@ -111,6 +122,7 @@ class RowMaker:
         self._costs = costs
         self._words = words
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[_Open, EndedCall]] = OrderedDict()
         self._young: list[tuple[_Open, UsageRow]] = []
         self._old: list[tuple[_Open, UsageRow]] = []
 
@@ -120,16 +132,20 @@ class RowMaker:
         """Hold an attempt's row back.
 
         Returns the row before it, now that the call is known to have gone on, and the failure it was.
+        Of one that ended after its call it is the row itself: that call is told what it used.
         """
-        opened = self._open.get(record.request_id)
-        if opened is None:
-            opened = self._open[record.request_id] = _Open()
-            if len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
-        before, outcome = opened.row, record.outcome
+        outcome = record.outcome
+        late = self._ended_before(record)
+        opened = self._opened(record.request_id) if late is None else late[0]
+        before = opened.row
         row = self._row(record, wall, opened.number(record.number))
         opened.take(row, outcome)
-        self._young.append((opened, row))
+        if late is None:
+            self._young.append((opened, row))
+        else:
+            before, opened.row = row, None
+            ended = late[1]
+            ended.input_tokens, ended.output_tokens, ended.cost = opened.sums()
         failed = None
         if outcome.kind is not _SUCCESS and outcome.kind is not _CANCELLED:
             failed = FailedAttempt(
@@ -139,7 +155,7 @@ class RowMaker:
                 row.key_name,
                 row.request_id,
                 outcome.status,
-                outcome.message,
+                self._words.of_message(outcome.message),
             )
         return before, failed
 
@@ -156,14 +172,12 @@ class RowMaker:
             force_setattr(row, "looked_up", record.looked_up)
             force_setattr(row, "from_cache", record.cached)
             force_setattr(row, "saved", self._saved(record, wall))
-        return EndedCall(
-            row,
-            record.ended,
-            opened.input_tokens,
-            opened.output_tokens,
-            opened.cost if opened.priced else None,
-            record.fallback,
-        )
+        ended = EndedCall(row, record.ended, *opened.sums(), record.fallback)
+        if record.attempts > opened.numbers.bit_count():  # one is still under way
+            self._ended[record.request_id] = opened, ended
+            if len(self._ended) > _MOST_ENDED:
+                self._ended.popitem(last=False)
+        return ended
 
     def overdue(self) -> list[UsageRow]:
         """Rows held back since the last time but one that this was asked: their calls go on."""
@@ -178,6 +192,28 @@ class RowMaker:
     def held(self) -> list[UsageRow]:
         """All rows held back, at the end."""
         return [*self.overdue(), *self.overdue()]
+
+    def clear(self) -> None:
+        """Forget the calls under way, and what is held back of them."""
+        self._open.clear()
+        self._ended.clear()
+        self._young.clear()
+        self._old.clear()
+
+    def _opened(self, request_id: str) -> _Open:
+        opened = self._open.get(request_id)
+        if opened is None:
+            opened = self._open[request_id] = _Open()
+            if len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+        return opened
+
+    def _ended_before(self, record: AttemptRecord) -> tuple[_Open, EndedCall] | None:
+        """The call that ended while this attempt was under way. Another may have its id by now."""
+        found = self._ended.get(record.request_id)
+        if found is None or record.request_id in self._open:
+            return None
+        return found if record.started < found[1].ended <= record.ended else None
 
     def _row(self, record: AttemptRecord, wall: float, number: int) -> UsageRow:
         outcome = record.outcome

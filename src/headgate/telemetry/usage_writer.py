@@ -3,8 +3,9 @@
 A row is written at most `FLUSH_SECONDS` after it was told; one that is made from what the engine
 reports may be held back once more as long, until it is known whether its call goes on. So a process
 that is killed loses no more than what ended within the last half second; one that is closed loses
-nothing. While the store fails, up to `MOST_WAITING` rows wait for it; further ones are dropped, oldest
-first, and counted. Nothing is opened before the first row.
+nothing, and one that ends without that only what a store does not take within two seconds. While the
+store fails, up to `MOST_WAITING` rows wait for it; further ones are dropped, oldest first, and counted.
+Nothing is opened before the first row. What was told before a fork is the parent's to write.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Condition, Lock, Thread, current_thread
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from headgate.core.errors import ConfigurationError, HeadgateError, StoreError
 from headgate.core.usage import UsageFilter, UsageRow, UsageStore
+from headgate.telemetry.process_ends import follow, leave_alone
 
 __all__ = ["FLUSH_SECONDS", "MOST_WAITING", "RowSource", "UsageWriter"]
+
+T = TypeVar("T")
 
 FLUSH_SECONDS = 0.25
 MOST_WAITING = 100_000
@@ -27,6 +31,13 @@ _BATCH = 1000
 _RETRY_SECONDS = 1.0
 _IDLE_ROUNDS = 40
 """Rounds with nothing to do after which the thread ends; the next row starts another."""
+
+_LATE_ROUNDS = 4
+"""The same for one that was closed before: it gives the store back too. Rows may be held for two."""
+
+_FORK_SECONDS = 1.0
+"""How long a fork waits for what is being written. To a child that was forked within a transaction
+SQLite calls its file locked for ever."""
 
 _FORGET_SECONDS = 3600.0
 """How often rows that are too old are dropped."""
@@ -44,10 +55,16 @@ class RowSource(Protocol):
     def rows(self, *, last: bool) -> Sequence[UsageRow]:
         """What there is by now; with `last` all that was held back too."""
 
+    def forked(self) -> None:
+        """This is a child process: drop what is not a row yet, and any lock. It must not raise."""
+
 
 class _NoRows:
     def rows(self, *, last: bool) -> Sequence[UsageRow]:  # noqa: ARG002 - the protocol
         return ()
+
+    def forked(self) -> None:
+        pass
 
 
 class UsageWriter:
@@ -80,7 +97,8 @@ class UsageWriter:
         self._opener: Callable[[], UsageStore | None] | None = store if callable(store) else None
         self._store: UsageStore | None = None if callable(store) else store
         self._keeps = store is not None
-        self._opening = Lock()
+        self._asking = 0  # questions under way
+        self._closed = False
         self._source = source or _NoRows()
         self._flush_seconds = flush_seconds
         self._most = most_waiting
@@ -88,16 +106,24 @@ class UsageWriter:
         self._kept_days = kept_days
         self._forgot: tuple[float, float] | None = None
         self._rows: deque[UsageRow] = deque()
+        self.written = 0
+        self.dropped = 0
+        self._still: list[Lock] = []
+        self._begin()
+        follow(self)
+
+    def _begin(self) -> None:
+        """Nothing runs, and nobody holds a lock."""
+        self._opening = Lock()
         self._changed = Condition()
+        self._draining = Lock()
+        self._thread: Thread | None = None
         self._closing = False
+        self._refused = False
         self._asked = 0  # flushes asked for, and those done
         self._done = 0
         self._failing = False
-        self._draining = Lock()
         self._busy = False
-        self.written = 0
-        self.dropped = 0
-        self._thread: Thread | None = None
 
     @property
     def keeps(self) -> bool:
@@ -131,6 +157,24 @@ class UsageWriter:
                 self._keeps = self._store is not None
             return self._store
 
+    def ask(self, question: Callable[[UsageStore], T]) -> T | None:
+        """Ask the store, which stays open meanwhile; None where there is none. It blocks.
+
+        Raises:
+            ConfigurationError: it cannot be opened.
+            StoreError: it does not answer.
+        """
+        with self._opening:
+            self._asking += 1
+        try:
+            store = self.store()
+            return None if store is None else question(store)
+        finally:
+            with self._opening:
+                self._asking -= 1
+            if self._closed:
+                self.wake()  # somebody must give it back
+
     def tell(self, row: UsageRow) -> None:
         """Take a row. Never blocks, never raises."""
         self._rows.append(row)
@@ -154,25 +198,72 @@ class UsageWriter:
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._done >= mine, timeout) and not self._failing
 
-    def close(self) -> None:
+    def close_when_idle(self) -> None:
+        """From here on nothing stays open longer than something waits to be written. Blocks nobody."""
+        self._closed = True
+
+    def close(self, timeout: float | None = None) -> None:
         """Write what waits, then close the store. Rows it does not take are counted as dropped.
 
-        A row that is told later opens it again, where it was opened here.
+        A row that is told later opens it again, where it was opened here, until it is written.
+
+        Args:
+            timeout: seconds after which what is being written is left to itself.
         """
         with self._changed:
-            self._closing = True
+            self._closing = self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+            if thread.is_alive():
+                _log.error("usage=not_written reason=no_time waiting=%d", len(self._rows))
+                return
+        if not self._failing:
+            self._drain(last=True)  # what was told while the thread ended
         self.dropped += len(self._rows)
         self._rows.clear()
-        with self._opening:
-            if self._store is not None:
-                self._store.close()
+        self._give_back()
+        with self._changed:
+            self._thread, self._closing = None, self._opener is None
+            again = self._refused and not self._closing
+        if again:
+            self.wake()
+
+    def forks(self) -> None:
+        """A fork is near: hold still until it is over, with nothing open that a child would share."""
+        locks = (self._draining, self._opening)
+        self._still = [lock for lock in locks if lock.acquire(timeout=_FORK_SECONDS)]
+        store = self._store
+        alone = len(self._still) == len(locks) and not self._asking
+        if alone and store is not None and self._opener is not None:
             self._store = None
+            store.close()
+
+    def goes_on(self) -> None:
+        """The fork is over, and this is the parent."""
+        for lock in self._still:
+            lock.release()
+        self._still = []
+
+    def forked(self) -> None:
+        """The fork is over, and this is the child: begin anew, with what is told from here on."""
+        self._still = []
+        self._begin()
+        self._rows.clear()
+        self._source.forked()
+        self._asking = 0
         if self._opener is not None:
-            with self._changed:
-                self._closing, self._thread = False, None
+            if self._store is not None:
+                leave_alone(self._store)
+            self._store = None
+
+    def _give_back(self) -> None:
+        with self._opening:
+            if self._store is None or (self._asking and self._opener is not None):
+                return
+            self._store.close()
+            self._store = None
 
     def _bound(self) -> None:
         while len(self._rows) > self._most:
@@ -182,6 +273,7 @@ class UsageWriter:
     def _start(self) -> None:
         with self._changed:
             running = self._thread is not None and self._thread.is_alive()
+            self._refused = self._closing
             if not running and not self._closing:
                 self._thread = Thread(target=self._serve, name="headgate-usage", daemon=True)
                 self._thread.start()
@@ -194,7 +286,8 @@ class UsageWriter:
             good = self._drain(last=closing)
             idle = 0 if self._busy else idle + 1
             if good and not closing:
-                self._forget()
+                with self._draining:
+                    self._forget()
             with self._changed:
                 self._failing, self._done = not good, asked
                 self._changed.notify_all()
@@ -202,7 +295,7 @@ class UsageWriter:
                     return
                 pause = self._flush_seconds if good else _RETRY_SECONDS
                 self._changed.wait_for(lambda: self._closing or self._asked > self._done, pause)
-            if idle >= _IDLE_ROUNDS and self._retires():
+            if idle >= (_LATE_ROUNDS if self._closed else _IDLE_ROUNDS) and self._retires():
                 return
 
     def _retires(self) -> bool:
@@ -213,10 +306,13 @@ class UsageWriter:
             self._thread = None  # whoever tells something from here on starts another
         self._drain(last=False)
         with self._changed:
-            if not self._busy or self._thread is not None:
-                return True
-            self._thread = current_thread()
-            return False
+            if self._busy and self._thread is None:
+                self._thread = current_thread()
+                return False
+        if self._closed:
+            with self._draining:  # another thread may have begun by now
+                self._give_back()
+        return True
 
     def _drain(self, *, last: bool) -> bool:
         with self._draining:
