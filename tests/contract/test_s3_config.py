@@ -469,7 +469,10 @@ async def test_s3_02f_a_deadline_ends_the_wait_and_gives_the_turn_on(clock: Virt
     await clock.sleep(0.1)
     with pytest.raises(GeminiError) as caught:
         await made.execute_gemini_enhanced(structs.replace(ASK, timeout_seconds=2))
-    assert caught.value.error_type is ErrorType.REQUEST_TIMEOUT
+    assert caught.value.error_type is ErrorType.SERVICE_UNAVAILABLE
+    assert (caught.value.kind, caught.value.is_retryable) == ("busy", True)
+    assert "Nothing was sent" in caught.value.message
+    assert caught.value.retry_after is not None
     assert clock.monotonic() == pytest.approx(2.1)
     assert made._room.places.waiting == 0
     await long
@@ -563,6 +566,28 @@ async def test_callers_keys_are_kept_within_bounds(clock: VirtualClock) -> None:
     assert len(made._room._running) <= 65
     await made.update_gemini_backend_config(changed(batch_size=2))
     assert list(made._room._running) == []  # the backend's own was never used
+
+
+async def test_who_makes_room_for_another_key_is_closed(clock: VirtualClock) -> None:
+    """Idle generations at once, a busy one with its last call; then the ledgers' store can close."""
+    delays = iter([50.0])
+    made, _ = backend(clock, lambda _: said(delay=next(delays, 0.0)))
+    busy = asyncio.ensure_future(made.execute_gemini_enhanced(ASK, api_key=key(1000)))
+    await clock.sleep(0.1)
+    seen = [*made._room._running.values()]
+    for number in range(1, 80):
+        await made.execute_gemini_enhanced(ASK, api_key=key(1000 + number))
+        seen += [each for each in made._room._running.values() if each not in seen]
+    gone = [each for each in seen if each not in made._room._running.values()]
+    assert len(gone) == 16
+    assert [each.closed for each in gone] == [False] + 15 * [True]
+    ledgers = seen[-1].ledgers
+    assert ledgers.users == 64 + 1
+    await busy
+    assert gone[0].closed
+    assert ledgers.users == 64
+    await made.aclose()
+    assert ledgers.users == 0
 
 
 async def test_closing_lets_calls_end_and_the_backend_can_be_used_again(clock: VirtualClock) -> None:

@@ -365,6 +365,7 @@ async def test_a_deadline_that_passes_in_line_is_told_as_that(clock: VirtualCloc
     with pytest.raises(DeadlineExceededError, match="no more than 1 calls at once") as caught:
         await engine.ask(deadline=clock.monotonic() + 5, request_id="late")
     assert caught.value.request_id == "late"
+    assert caught.value.kind == "busy"
     assert engine.sends == 2
     await first
     await engine.at_rest()

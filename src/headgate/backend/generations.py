@@ -2,7 +2,8 @@
 
 A change of the configuration builds a new engine first, and only a whole one takes over. Calls under
 way keep the engine they began with; when the last of them has ended, it is closed. Places are counted
-over all generations: the number of calls at once is that of the newest configuration.
+over all generations (`engine/stages/admit.py`): the number of calls at once is that of the newest
+configuration.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from threading import Lock
 from headgate.backend.protecting import protection_of
 from headgate.backend.remembering import bounds_of
 from headgate.backend.settings import BackendConfig
-from headgate.core.call import Key, Priority
+from headgate.core.call import Key
 from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
-from headgate.engine.places import Place, Places
+from headgate.engine.places import Places
 from headgate.policy.backoff import Backoff
 from headgate.policy.registry import ModelRegistry
 from headgate.stores.urls import StoreUrl
@@ -119,33 +120,22 @@ def tuning_of(config: BackendConfig) -> Tuning:
 
 
 class Hold:
-    """A call's hold on a place and on a generation."""
+    """A call's hold on a generation."""
 
-    __slots__ = ("_api_key", "_held", "_place", "_room")
+    __slots__ = ("_api_key", "_held", "_room")
 
-    def __init__(self, room: EngineRoom, api_key: str | None, place: Place) -> None:
+    def __init__(self, room: EngineRoom, api_key: str | None) -> None:
         self._room = room
         self._api_key = api_key
-        self._place = place
         self._held: Generation | None = None
 
     async def __aenter__(self) -> Generation:
-        if self._api_key is not None or self._room.started is None:
-            self._room.generation(self._api_key)  # what is wrong must not wait in line to be found
-        await self._place.__aenter__()
-        try:
-            held = self._held = self._room.enter(self._api_key)
-        except BaseException:
-            await self._place.__aexit__()
-            raise
+        held = self._held = self._room.enter(self._api_key)
         return held
 
     async def __aexit__(self, *exc: object) -> None:
-        try:
-            if self._held is not None:
-                await self._room.leave(self._held)
-        finally:
-            await self._place.__aexit__()
+        if self._held is not None:
+            await self._room.leave(self._held)
 
 
 class EngineRoom:
@@ -168,6 +158,7 @@ class EngineRoom:
         self._models = models
         self._lock = Lock()
         self._running: OrderedDict[str, Generation] = OrderedDict()
+        self._crowded_out: list[Generation] = []
         self._ledgers: _Ledgers | None = None
         self._built = 0
         self.replies = ReplyRoom(outside.clock, CHANCE)
@@ -192,22 +183,15 @@ class EngineRoom:
         with self._lock:
             return self._find(api_key)
 
-    def hold(
-        self,
-        api_key: str | None = None,
-        priority: Priority = Priority.NORMAL,
-        deadline: float | None = None,
-    ) -> Hold:
-        """A place, and the generation a call runs on, for `async with`; streams end inside of it.
+    def hold(self, api_key: str | None = None) -> Hold:
+        """The generation a call runs on, for `async with`; streams end inside of it.
 
         Args:
             api_key: the caller's own key, instead of those of the backend.
-            deadline: monotonic seconds.
 
-        Entering raises as `Places.place` does, and `ConfigurationError` where the engine cannot be
-        built.
+        Entering raises `ConfigurationError` where the engine cannot be built.
         """
-        return Hold(self, api_key, self.places.place(priority, deadline))
+        return Hold(self, api_key)
 
     def enter(self, api_key: str | None) -> Generation:
         """A call begins; see `hold`."""
@@ -222,6 +206,7 @@ class EngineRoom:
             held.calls -= 1
         if held.retired:
             await self._end_if_idle(held)
+        await self._end_crowded_out()
 
     async def swap(self, config: BackendConfig) -> None:
         """Let a configuration take over. Raises `ConfigurationError`; then everything is as it was."""
@@ -246,8 +231,9 @@ class EngineRoom:
     async def aclose(self) -> None:
         """Close what is idle now, and the rest with its last call."""
         with self._lock:
-            retired = list(self._running.values())
+            retired = [*self._running.values(), *self._crowded_out]
             self._running.clear()
+            self._crowded_out.clear()
             if self._ledgers is not None:
                 self._ledgers.replaced = True
                 self._ledgers = None
@@ -267,9 +253,10 @@ class EngineRoom:
             found = self._running[name] = self._build(self._config, keys, None)
         self._running.move_to_end(name)
         if len(self._running) > _MOST_KEYS:
-            oldest = next((key for key in self._running if key not in (_OURS, name)), None)
-            if oldest is not None and not self._running[oldest].calls:
-                self._running.pop(oldest)
+            oldest = next(key for key in self._running if key not in (_OURS, name))
+            gone = self._running.pop(oldest)
+            gone.retired = True  # its last call closes it; one that is idle, the next call that ends
+            self._crowded_out.append(gone)
         return found
 
     def _try_out(self, config: BackendConfig) -> None:
@@ -305,6 +292,7 @@ class EngineRoom:
             transport=outside.transport,
             before=None if old is None else old.engine,
             cache=cache,
+            places=self.places,
         )
         self.replies.take(cache, settings.store, bounds)
         if self._ledgers is not None and self._ledgers is not ledgers:
@@ -313,6 +301,15 @@ class EngineRoom:
         ledgers.users += 1
         self._built += 1
         return Generation(self._built, config, settings, engine, ledgers)
+
+    async def _end_crowded_out(self) -> None:
+        """Close who made room: that was found under the lock, where nothing can be awaited."""
+        while True:
+            with self._lock:
+                if not self._crowded_out:
+                    return
+                gone = self._crowded_out.pop()
+            await self._end_if_idle(gone)
 
     async def _end_if_idle(self, generation: Generation) -> None:
         with self._lock:

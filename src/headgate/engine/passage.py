@@ -59,6 +59,7 @@ class Passage(Struct):
         failure: what the attempt before this one failed with, where it was to be tried again.
         wire: told when an attempt is on the wire, where somebody wants to know.
         attempts, rotations, retries, waited: what it took; waited is in seconds.
+        queued: seconds in line for a place, which the bound of `waited` does not count.
     """
 
     call: Call
@@ -88,6 +89,7 @@ class Passage(Struct):
     rotations: int = 0
     retries: int = 0
     waited: float = 0.0
+    queued: float = 0.0
 
     def beside(self) -> Passage:
         """A passage of the same call at the same time, on another domain. It may wait for nothing."""
@@ -115,11 +117,12 @@ class Passage(Struct):
             left_out=self.left_out,
             attempts=self.attempts,
             waited=self.waited,
+            queued=self.queued,
         )
 
     def count(self, other: Passage) -> None:
         """Add what a passage elsewhere took."""
-        self.attempts, self.waited = other.attempts, other.waited
+        self.attempts, self.waited, self.queued = other.attempts, other.waited, other.queued
         self.rotations += other.rotations
         self.retries += other.retries
 
@@ -142,7 +145,7 @@ class Passage(Struct):
             attempts=self.attempts,
             rotations=self.rotations,
             retries=self.retries,
-            waited=self.waited,
+            waited=self.waited + self.queued,
             key_name=self.lease.key.name if self.lease else None,
             usage=usage,
             error=error,

@@ -1,7 +1,8 @@
 """The order of the path, once.
 
 A call goes down the tuple and its answer comes back up. An engine may be built without recall,
-degrade, hedge, protect and watch; what it has of them has its place in this tuple and nowhere else.
+degrade, admit, hedge, protect and watch; what it has of them has its place in this tuple and nowhere
+else.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ class Pipeline:
         observer: Observer,
         recall: Stage | None = None,
         degrade: Stage | None = None,
+        admit: Stage | None = None,
         hedge: Stage | None = None,
         protect: Stage | None = None,
         watch: Stage | None = None,
         provider: str = "",
         listener: CallListener | None = None,
     ) -> None:
-        whole = (prepare, recall, degrade, attempt, hedge, protect, reserve, watch, send)
+        whole = (prepare, recall, degrade, admit, attempt, hedge, protect, reserve, watch, send)
         self.order = tuple(stage for stage in whole if stage is not None)
         self._provider = provider
         self._clock = clock

@@ -104,7 +104,7 @@ class Places:
 
         Entering raises:
             QueueFullError: too many wait already.
-            DeadlineExceededError: its turn did not come in time.
+            DeadlineExceededError: its turn did not come in time; of kind `busy`: nothing was sent.
         """
         return Place(self, priority, deadline)
 
@@ -148,7 +148,9 @@ class Places:
             if isinstance(error, TimeoutError):
                 raise DeadlineExceededError(
                     f"The call's deadline passed while it waited for one of {self._limit} places. "
-                    "Give it more time, or allow more calls at once."
+                    "Nothing was sent. Give it more time, or allow more calls at once.",
+                    kind="busy",
+                    retry_after=self._come_back(),
                 ) from None
             raise
 
@@ -171,8 +173,12 @@ class Places:
                 waiter.granted = True
                 self._used += 1
 
+    def _come_back(self) -> float:
+        """Seconds until one more call would have its turn, as long as calls take now."""
+        return max(1.0, math.ceil(self._seconds * (self._waiting + 1) / max(1, self._limit)))
+
     def _full(self) -> QueueFullError:
-        wait = max(1.0, math.ceil(self._seconds * (self._waiting + 1) / self._limit))
+        wait = self._come_back()
         return QueueFullError(
             f"{self._waiting} calls wait for one of {self._limit} places; no more may. Come back in "
             f"{wait:.0f} s, or allow more calls at once.",

@@ -65,6 +65,7 @@ class Protect:
                 f"The call's deadline passed while it waited for a place: {ward.model} was overloaded "
                 f"and is asked by no more than {ward.limit} calls at once. Give the call more time, or "
                 "use another model.",
+                kind=None if passage.attempts else "busy",  # nothing was sent
                 request_id=call.request_id,
             ) from None
         except QueueFullError as full:
