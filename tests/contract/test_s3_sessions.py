@@ -92,6 +92,27 @@ def test_a_claim_is_one_holders_until_it_is_released_or_too_old(store: SessionSt
     assert store.claim("c", "s", "three", 16.0, 10.0), "a killed process blocks no session for ever"
 
 
+def test_only_who_holds_a_claim_renews_it(store: SessionStore) -> None:
+    assert not store.renew("c", "s", "one", 0.0, 10.0), "there is none"
+    assert store.claim("c", "s", "one", 0.0, 10.0)
+    assert store.renew("c", "s", "one", 8.0, 10.0)
+    assert not store.claim("c", "s", "two", 17.9, 10.0)
+    assert store.renew("c", "s", "one", 20.0, 10.0), "late, but nobody took it"
+    assert store.claim("c", "s", "two", 30.0, 10.0)
+    assert not store.renew("c", "s", "one", 31.0, 10.0)
+    store.release("c", "s", "two")
+    assert not store.renew("c", "s", "two", 32.0, 10.0), "what was given back stays free"
+    assert store.claim("c", "s", "three", 33.0, 10.0)
+
+
+def test_a_store_that_was_closed_opens_again(store: SessionStore) -> None:
+    store.close()
+    assert store.save(session())
+    store.close()
+    store.close()
+    assert store.load("c", "s", 0.0) == session()
+
+
 def test_sessions_are_forgotten_and_expire(store: SessionStore) -> None:
     store.save(session())
     store.save(session(session_id="t", updated=300.0))
@@ -128,24 +149,52 @@ def test_a_file_survives_and_is_its_owners(tmp_path: Path) -> None:
 def test_files_that_are_no_sessions_are_refused_and_faults_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"this is no database, whatever its name says" * 30)
-    with pytest.raises(ConfigurationError, match=r"broken\.db"):
-        SqliteSessions(broken)
+    bad = SqliteSessions(broken)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"broken\.db"):
+            bad.load("c", "s", 0.0)
+    broken.unlink()
+    assert bad.save(session()), "once the file is gone it works"
+    bad.close()
     with pytest.raises(ConfigurationError, match="nowhere"):
         SqliteSessions(tmp_path / "nowhere" / "s.db")
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        SqliteSessions(tmp_path)
     later = tmp_path / "later.db"
     connection = sqlite3.connect(later)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(ConfigurationError, match="version 99"):
-        SqliteSessions(later)
+        SqliteSessions(later).load("c", "s", 0.0)
     store = SqliteSessions(tmp_path / "s.db")
     store.save(session())
-    store._connection.execute("UPDATE sessions SET body = x'00'")
+    other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    other.execute("UPDATE sessions SET body = x'00'")
     with pytest.raises(StoreError, match="cannot be read"):
         store.load("c", "s", 0.0)
-    store.close()
+    other.execute("DROP TABLE sessions")
     with pytest.raises(StoreError, match="failed"):
         store.load("c", "s", 0.0)
+    other.close()
+    store.close()
+
+
+def test_a_file_that_is_busy_for_long_is_no_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate.stores.sessions_sqlite._BUSY_SECONDS", 0.0)
+    first = SqliteSessions(tmp_path / "s.db")
+    first.save(session())
+    other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    second = SqliteSessions(tmp_path / "s.db")
+    with pytest.raises(StoreError, match="busy"):
+        second.load("c", "s", 0.0)
+    other.execute("ROLLBACK")
+    assert second.load("c", "s", 0.0) == session()
+    other.close()
+    first.close()
+    second.close()
 
 
 # ── conversations ───────────────────────────────────────────────────────────────────────────────
@@ -255,13 +304,15 @@ async def test_s3_02b_two_processes_take_turns_too(clock: VirtualClock, tmp_path
     await two.sessions.aclose()
 
 
-async def test_s3_02b_a_turn_that_never_comes_is_a_timeout(clock: VirtualClock) -> None:
+async def test_s3_02b_a_turn_that_never_comes_ends_in_time(clock: VirtualClock) -> None:
     backend = Backend(clock, lambda sent: later(echo(sent), 50.0))
     first = asyncio.ensure_future(backend.ask("q0", session_id="s"))
     await clock.sleep(1.0)
     with pytest.raises(GeminiError, match="busy") as caught:
         await backend.ask("q1", session_id="s", timeout_seconds=5.0)
-    assert caught.value.error_type == "RequestTimeout"
+    assert caught.value.error_type == "ServiceUnavailable"
+    assert (caught.value.kind, caught.value.is_retryable) == ("busy", True)
+    assert "Nothing was sent" in caught.value.message
     await first
     await backend.ask("q2", session_id="s")
     assert len(backend.last["contents"]) == 3

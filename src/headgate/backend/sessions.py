@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from msgspec import structs
 
+from headgate.backend.held_turns import CLAIM_SECONDS, HeldTurn
+from headgate.backend.remembering import partition_of
 from headgate.backend.structures import ConversationContext, ConversationMessage
 from headgate.core.call import Blob, Part, Role, Turn
 from headgate.core.errors import DeadlineExceededError, InvalidCallError
@@ -36,11 +38,10 @@ _log = logging.getLogger("headgate.backend")
 T = TypeVar("T")
 
 _LONGEST_ID = 256
-_CLAIM_SECONDS = 900.0
-"""How long a turn is claimed: longer than any answer takes, and as long as a killed process blocks its
-session at the most."""
-
 _POLL_SECONDS = 0.05
+_COME_BACK = 1.0
+"""Seconds until a session may be free again: nobody knows how long its turn takes."""
+
 _EXPIRE_SECONDS = 600.0
 _MOST_MEDIA = 20_000_000
 """Bytes of media a session remembers: each further call sends them again. Older ones are forgotten."""
@@ -61,19 +62,25 @@ class Sessions:
         self.ttl = ttl
         self._locks: dict[tuple[asyncio.AbstractEventLoop, str, str], _Lock] = {}
         self._expired_at = clock.monotonic()
+        self._closed = False
 
-    async def begin(self, caller: str, session_id: str, deadline: float) -> OpenTurn:
+    async def begin(
+        self, caller: str, session_id: str, deadline: float, *, api_key: str | None = None
+    ) -> OpenTurn:
         """Wait for the session's turn and take it. End it, whatever happens.
 
         Args:
             deadline: monotonic seconds until which to wait.
+            api_key: the caller's own: its sessions are its own as well.
 
         Raises:
             DeadlineExceededError: another turn of the session was under way until then.
-            InvalidCallError: the id is no text of 1 to 256 characters.
+            InvalidCallError: the id is no text of 1 to 256 characters, or the key no text.
+            ConfigurationError: the store cannot be opened.
             StoreError: the store does not answer.
         """
         _check(session_id)
+        caller = partition_of(caller, api_key)
         place = (asyncio.get_running_loop(), caller, session_id)
         lock = self._locks.setdefault(place, _Lock())
         lock.users += 1
@@ -88,24 +95,34 @@ class Sessions:
         return turn
 
     async def look(self, caller: str, session_id: str) -> Session | None:
-        """A session as it is kept, or None. Raises `StoreError`."""
+        """A session as it is kept for a caller and its key, or None. Raises what the store does."""
         since = self._clock.wall() - self.ttl
         return await self.do(lambda: self._store.load(caller, session_id, since))
 
-    async def context(self, session_id: str, *, caller: str = "") -> ConversationContext | None:
+    async def context(
+        self, session_id: str, *, caller: str = "", api_key: str | None = None
+    ) -> ConversationContext | None:
         """A session as a person may read it; None: there is none, or it expired."""
         _check(session_id)
-        session = await self.look(caller, session_id)
+        try:
+            session = await self.look(partition_of(caller, api_key), session_id)
+        finally:
+            await self.close_unused()
         return None if session is None else _context(session)
 
-    async def forget(self, session_id: str, *, caller: str = "") -> bool:
+    async def forget(self, session_id: str, *, caller: str = "", api_key: str | None = None) -> bool:
         """Drop a session. Whether there was one."""
         _check(session_id)
-        return await self.do(lambda: self._store.forget(caller, session_id))
+        whose = partition_of(caller, api_key)
+        try:
+            return await self.do(lambda: self._store.forget(whose, session_id))
+        finally:
+            await self.close_unused()
 
     async def aclose(self) -> None:
-        """Close the store."""
-        await self.do(self._store.close)
+        """Close the store, now or with the last turn. Used once more, it is closed after each use."""
+        self._closed = True
+        await self.close_unused()
 
     # ── for turns ───────────────────────────────────────────────────────────────────────────────
 
@@ -126,6 +143,13 @@ class Sessions:
     async def release(self, turn: OpenTurn) -> None:
         """Give a claim back."""
         await self.do(lambda: self._store.release(turn.caller, turn.session_id, turn.holder))
+
+    async def close_unused(self) -> None:
+        """Close the store if nobody is to use it any more and no turn is under way."""
+        # A loop that was closed in the midst of a turn never ends it.
+        under_way = any(not loop.is_closed() for loop, _, _ in list(self._locks))
+        if self._closed and not under_way:
+            await self.do(self._store.close)
 
     async def do(self, work: Callable[[], T]) -> T:
         """Ask the store, in a thread where it waits for a disk. Whoever is cancelled meanwhile waits
@@ -153,15 +177,16 @@ class Sessions:
         turn.on_end(lock.lock.release)
 
     async def _claimed(self, turn: OpenTurn, deadline: float) -> None:
+        place = turn.caller, turn.session_id, turn.holder
         turn.claimed = True  # or about to be: releasing what one does not hold is harmless
-        while not await self.do(
-            lambda: self._store.claim(
-                turn.caller, turn.session_id, turn.holder, self._clock.wall(), _CLAIM_SECONDS
-            )
-        ):
+        while not await self.do(lambda: self._store.claim(*place, self._clock.wall(), CLAIM_SECONDS)):
             if self._clock.monotonic() + _POLL_SECONDS > deadline:
                 raise _busy(turn.session_id)
             await self._clock.sleep(_POLL_SECONDS)
+        turn.held = HeldTurn(
+            lambda: self.do(lambda: self._store.renew(*place, self._clock.wall(), CLAIM_SECONDS)),
+            turn.session_id[:40],
+        )
 
     def _leave(self, place: tuple[asyncio.AbstractEventLoop, str, str]) -> None:
         lock = self._locks[place]
@@ -192,6 +217,7 @@ class OpenTurn:
         self.session_id = session_id
         self.holder = token_hex(8)
         self.claimed = False
+        self.held: HeldTurn | None = None
         self.session = Session(session_id, caller)
 
     def on_end(self, unlock: Callable[[], None]) -> None:
@@ -218,10 +244,9 @@ class OpenTurn:
             self.session = session
             return
         _log.warning(
-            "session %s: another process wrote it while its turn took longer than %d s; this turn is "
-            "not remembered",
+            "session %s: another turn was remembered after this one's claim was lost, or it was "
+            "forgotten; this turn is not remembered",
             self.session_id[:40],
-            _CLAIM_SECONDS,
         )
 
     async def end(self) -> None:
@@ -230,12 +255,20 @@ class OpenTurn:
             return
         self._ended = True
         try:
-            if self.claimed:
-                await self._sessions.release(self)
+            await self._given_back()
         finally:
             if self._unlock is not None:
                 self._unlock()
             self._leave()
+            await self._sessions.close_unused()
+
+    async def _given_back(self) -> None:
+        try:
+            if self.held is not None:
+                await self.held.end()
+        finally:
+            if self.claimed:
+                await self._sessions.release(self)
 
 
 def _check(session_id: object) -> None:
@@ -246,7 +279,9 @@ def _check(session_id: object) -> None:
 def _busy(session_id: str) -> DeadlineExceededError:
     return DeadlineExceededError(
         f"Session {session_id[:40]} was still busy with another turn when this call's time was up. Ask "
-        "one question at a time, or allow more time."
+        "one question at a time, or allow more time. Nothing was sent.",
+        kind="busy",
+        retry_after=_COME_BACK,
     )
 
 

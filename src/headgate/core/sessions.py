@@ -50,7 +50,7 @@ class Session(Struct, frozen=True):
     """A conversation. Immutable; a change is a new one with the next version.
 
     Attributes:
-        caller: whose it is; ids of two callers never meet.
+        caller: whose it is, and of which API key; ids of two never meet.
         version: counts the changes; 0 was never saved.
         created, updated: Unix time in seconds.
         system: the system instruction; it outlives every turn.
@@ -69,7 +69,8 @@ class SessionStore(Protocol):
     """Where sessions live. Every implementation behaves alike; times are Unix seconds, told by callers.
 
     Threads may share it. A store whose `blocks` is true must not be called from an event loop's own
-    thread. A store that cannot answer raises `StoreError`.
+    thread. Nothing is opened before the first call. A store that cannot be opened raises
+    `ConfigurationError`, one that cannot answer `StoreError`.
     """
 
     @property
@@ -78,6 +79,9 @@ class SessionStore(Protocol):
 
     def claim(self, caller: str, session_id: str, holder: str, now: float, seconds: float) -> bool:
         """Take the right to the session's next turn, for so many seconds; False: another has it."""
+
+    def renew(self, caller: str, session_id: str, holder: str, now: float, seconds: float) -> bool:
+        """Hold that right for so many seconds from now; False: it was given back, or another has it."""
 
     def release(self, caller: str, session_id: str, holder: str) -> None:
         """Give that right back. Harmless where it was lost."""
@@ -95,4 +99,4 @@ class SessionStore(Protocol):
         """Drop sessions last changed before an instant. How many there were."""
 
     def close(self) -> None:
-        """Give files back."""
+        """Give files back. Whoever asks afterwards opens them again."""

@@ -44,6 +44,15 @@ class MemorySessions:
             self._claims[place] = (holder, now + seconds)
             return True
 
+    def renew(self, caller: str, session_id: str, holder: str, now: float, seconds: float) -> bool:
+        """See `SessionStore.renew`."""
+        place = (caller, session_id)
+        with self._lock:
+            if self._claims.get(place, ("",))[0] != holder:
+                return False
+            self._claims[place] = (holder, now + seconds)
+            return True
+
     def release(self, caller: str, session_id: str, holder: str) -> None:
         """See `SessionStore.release`."""
         place = (caller, session_id)

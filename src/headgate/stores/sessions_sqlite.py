@@ -42,13 +42,16 @@ _DECODE = msgspec.msgpack.Decoder(Session)
 
 
 class SqliteSessions:
-    """A `SessionStore` in a file. Threads may share it.
+    """A `SessionStore` in a file, opened by the first call. Threads may share it.
+
+    A call raises `ConfigurationError` where the file holds no sessions, those of a later version, or
+    cannot be opened; the next one tries again.
 
     Args:
         path: of the file; its folder must exist. `:memory:` keeps nothing.
 
     Raises:
-        ConfigurationError: the file holds no sessions, those of a later version, or cannot be opened.
+        ConfigurationError: there is no such folder, or the path is one.
     """
 
     blocks = True
@@ -56,18 +59,14 @@ class SqliteSessions:
     def __init__(self, path: str | Path) -> None:
         self._path = str(path)
         self._lock = Lock()
-        try:
-            if self._path != ":memory:":
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._connection = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._prepare()
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigurationError(
-                f"The sessions at {self._path} cannot be opened: {error}. Name a file in a folder that "
-                "exists and may be written, or move the damaged file away."
-            ) from error
+        self._connection: sqlite3.Connection | None = None
+        if self._path == ":memory:":
+            return
+        file = Path(self._path)
+        if not file.parent.is_dir():
+            raise self._unopened("its folder does not exist")
+        if file.is_dir():
+            raise self._unopened("it is a folder")
 
     def claim(self, caller: str, session_id: str, holder: str, now: float, seconds: float) -> bool:
         """See `SessionStore.claim`."""
@@ -82,6 +81,12 @@ class SqliteSessions:
                 == 1
             )
         )
+
+    def renew(self, caller: str, session_id: str, holder: str, now: float, seconds: float) -> bool:
+        """See `SessionStore.renew`."""
+        statement = "UPDATE claims SET until = ? WHERE caller = ? AND session_id = ? AND holder = ?"
+        values = (now + seconds, caller, session_id, holder)
+        return self._run(lambda connection: connection.execute(statement, values).rowcount == 1)
 
     def release(self, caller: str, session_id: str, holder: str) -> None:
         """See `SessionStore.release`."""
@@ -143,31 +148,57 @@ class SqliteSessions:
     def close(self) -> None:
         """See `SessionStore.close`."""
         with self._lock:
-            self._connection.close()
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
+            connection = self._connection = self._connection or self._opened()
             try:
-                return work(self._connection)
+                return work(connection)
             except sqlite3.Error as error:
                 raise StoreError(f"The sessions at {self._path} failed: {error}.") from error
 
-    def _prepare(self) -> None:
-        connection = self._connection
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA secure_delete = ON")  # what people said is not left in the file
-        connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
+    def _opened(self) -> sqlite3.Connection:
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise sqlite3.DatabaseError(f"it has version {version}, this Headgate knows {_VERSION}")
-            if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-        except BaseException:
-            connection.execute("ROLLBACK")
+            if self._path != ":memory:":
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            connection = sqlite3.connect(
+                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise self._unopened(str(error)) from error
+        try:
+            _prepare(connection)
+        except sqlite3.Error as error:
             connection.close()
-            raise
-        connection.execute("COMMIT")
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise StoreError(f"The sessions at {self._path} are busy: {error}.") from error
+            raise self._unopened(str(error)) from error
+        return connection
+
+    def _unopened(self, why: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"The sessions at {self._path} cannot be opened: {why}. Name a file in a folder that "
+            "exists and may be written, or move the damaged file away."
+        )
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA secure_delete = ON")  # what people said is not left in the file
+    connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise sqlite3.DatabaseError(f"it has version {version}, this Headgate knows {_VERSION}")
+        if version == 0:
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
