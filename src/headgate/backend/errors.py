@@ -23,6 +23,8 @@ from headgate.core.errors import (
     UpstreamError,
 )
 from headgate.core.outcome import Detail, Kind, Outcome
+from headgate.engine.stages.attempt import MORE_TIME
+from headgate.policy.excerpt import without_personal_data
 
 __all__ = [
     "SUGGESTED_WAITS",
@@ -156,26 +158,53 @@ class ModelNotFoundError(GeminiError):
 class gemini_errors:  # noqa: N801 - reads as a statement
     """The engine's errors leave as `GeminiError`s; a configuration error stays what it is.
 
-    Around every call, so a plain class: a `@contextmanager` costs eight times as much.
+    What a message quotes of the prompt loses its personal data; so do the causes, which a traceback
+    shows. Around every call, so a plain class: a `@contextmanager` costs eight times as much.
 
     Args:
         now: Unix time in seconds.
+        unknown: gives the model that is asked for and names near it, where nobody has told of such a
+            model; None: it is known.
     """
 
-    __slots__ = ("_now",)
+    __slots__ = ("_now", "_unknown")
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        unknown: Callable[[], tuple[str, tuple[str, ...]] | None] = lambda: None,
+    ) -> None:
         self._now = now
+        self._unknown = unknown
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, HeadgateError) and not isinstance(error, GeminiError | ConfigurationError):
-            raise _accepted(error, datetime.fromtimestamp(self._now(), UTC)) from error
+            _cleared(error)
+            at, kind_of = datetime.fromtimestamp(self._now(), UTC), _type_of(error)
+            unknown = self._unknown() if kind_of is ErrorType.MODEL_NOT_FOUND else None
+            raise _accepted(error, kind_of, at, unknown) from error
 
 
-def _accepted(error: HeadgateError, at: datetime) -> GeminiError:
+def _cleared(error: BaseException | None) -> None:
+    """Take personal data out of the messages of an error and of what caused it: an upstream may have
+    quoted the prompt."""
+    while isinstance(error, HeadgateError):
+        error.message = without_personal_data(error.message)
+        if isinstance(error, QuotaExhaustedError):
+            error.message = error.message.replace(MORE_TIME, "timeout_seconds")
+        error.args = (error.message, *error.args[1:])
+        error = error.__cause__
+
+
+def _accepted(
+    error: HeadgateError,
+    what: ErrorType,
+    at: datetime,
+    unknown: tuple[str, tuple[str, ...]] | None,
+) -> GeminiError:
     details: dict[str, object] = {"kind": error.kind}
     if isinstance(error, UpstreamError):
         outcome = error.outcome
@@ -185,8 +214,13 @@ def _accepted(error: HeadgateError, at: datetime) -> GeminiError:
             "upstream_id": outcome.upstream_id,
         }
         details |= {name: value for name, value in facts.items() if value is not None}
+    if unknown is not None:
+        nowhere = ModelNotFoundError(*unknown, timestamp=at)
+        nowhere.details = {**details, **nowhere.details, "kind": nowhere.kind}
+        nowhere.request_id = error.request_id
+        return nowhere
     translated = GeminiError(
-        _type_of(error),
+        what,
         error.message,
         timestamp=at,
         details=details,
@@ -213,8 +247,8 @@ def _type_of(error: HeadgateError) -> ErrorType:  # noqa: PLR0911 - a line for e
         case InvalidCallError():
             too_large = error.kind == "too_large"
             return ErrorType.PAYLOAD_TOO_LARGE if too_large else ErrorType.INVALID_PARAMETERS
-        case DeadlineExceededError():
-            return ErrorType.REQUEST_TIMEOUT
+        case DeadlineExceededError():  # `busy`: it was still waiting here, and nothing was sent
+            return ErrorType.SERVICE_UNAVAILABLE if error.kind == "busy" else ErrorType.REQUEST_TIMEOUT
         case QueueFullError() | StoreError():
             return ErrorType.SERVICE_UNAVAILABLE
     return ErrorType.SERVICE_UNAVAILABLE if error.kind == "unavailable" else ErrorType.UNKNOWN
@@ -225,6 +259,7 @@ _BY_DETAIL = {
     Detail.CONNECT_TIMEOUT: ErrorType.CONNECTION_TIMEOUT,
     Detail.SAFETY: ErrorType.SAFETY_VIOLATION,
     Detail.RECITATION: ErrorType.RECITATION_ERROR,
+    Detail.PAYLOAD: ErrorType.PAYLOAD_TOO_LARGE,
 }
 _BY_STATUS = {
     404: ErrorType.MODEL_NOT_FOUND,
@@ -257,6 +292,7 @@ _BY_KIND = {
     Kind.RESOURCE: ErrorType.INVALID_REQUEST,
     Kind.BLOCKED: ErrorType.CONTENT_BLOCKED,
     Kind.REQUEST: ErrorType.INVALID_REQUEST,
+    Kind.TOO_LARGE: ErrorType.INVALID_REQUEST,
 }
 # Where the status tells more than the kind does. A quota refusal, say, is one whatever its status.
 _STATUS_TELLS = {Kind.SERVER, Kind.OVERLOAD, Kind.CAPACITY, Kind.TIMEOUT, Kind.REQUEST, Kind.PROTOCOL}

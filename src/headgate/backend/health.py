@@ -19,17 +19,15 @@ from hashlib import sha256
 from threading import Lock
 from typing import NamedTuple
 
-from headgate.backend.errors import ErrorType
 from headgate.backend.generations import EngineRoom
 from headgate.backend.measures import CircuitState, HealthState, HealthStatus
 from headgate.backend.measuring import instant
+from headgate.backend.recent_calls import RecentCalls
 from headgate.backend.registry import ASK_SECONDS, Models
 from headgate.backend.settings import BackendConfig
 from headgate.core.errors import ConfigurationError, HeadgateError, UpstreamError
 from headgate.core.ports import Clock
 from headgate.engine.single_flight import SingleFlight
-from headgate.policy.analytics import Bucket
-from headgate.telemetry.usage_book import UsageBook
 from headgate.wiring.discovery import Discovery
 
 __all__ = ["RECENT_SECONDS", "Health"]
@@ -43,13 +41,6 @@ _LEAST_PERCENT = 95.0
 """Of successes; with fewer a model is degraded (S3 §4.4)."""
 
 _MOST_FINDINGS = 1000
-
-_CALLERS_FAULT = frozenset({
-    ErrorType.INVALID_REQUEST.value, ErrorType.INVALID_PARAMETERS.value,
-    ErrorType.PAYLOAD_TOO_LARGE.value, ErrorType.CONTENT_BLOCKED.value,
-    ErrorType.SAFETY_VIOLATION.value, ErrorType.RECITATION_ERROR.value,
-})  # fmt: skip
-"""What says something of a request, and nothing of the model's health."""
 
 
 class _Answer(Enum):
@@ -71,6 +62,7 @@ class Health:
 
     Args:
         room: where the upstream is asked.
+        recent: how the calls of the last `RECENT_SECONDS` went.
         circuits: the breakers of models that were called.
     """
 
@@ -78,13 +70,13 @@ class Health:
         self,
         room: EngineRoom,
         models: Models,
-        book: UsageBook,
+        recent: RecentCalls,
         circuits: Callable[[], Mapping[str, CircuitState]],
         clock: Clock,
     ) -> None:
         self._room = room
         self._models = models
-        self._book = book
+        self._recent = recent
         self._circuits = circuits
         self._clock = clock
         self._lock = Lock()
@@ -113,18 +105,16 @@ class Health:
         made."""
         with self._lock:
             found = {name: one for (name, whose), one in self._findings.items() if not whose}
-        called = self._book.whole()
         now, wall = self._clock.monotonic(), self._clock.wall()
-        for name, bucket in called.items():
-            if name not in found and bucket.attempts:
-                last = min(now, bucket.touched)
+        for name, last in self._recent.reached().items():
+            if name not in found:
                 found[name] = _Finding(_Answer.CARD, last, wall - (now - last))
         return {name: self._status(name, found[name]) for name in sorted(found)}
 
     async def keep_fresh(self) -> None:
         """S3-07g: check every model that was asked for, again and again. Never raises for a check."""
         while True:
-            for name in self._book.models():
+            for name in self._recent.models():
                 try:
                     await self.status(name)
                 except (HeadgateError, ConfigurationError) as error:
@@ -164,26 +154,19 @@ class Health:
         return finding
 
     def _status(self, name: str, finding: _Finding) -> HealthStatus:
-        now = self._clock.wall()
-        recent = self._book.between(name, now - RECENT_SECONDS, now + 1)
+        recent = self._recent.of(name)
         circuit = self._circuits().get(name, CircuitState.CLOSED)
-        errors, rate = _judged(recent)
+        judged = recent.successes + recent.errors
+        rate = 100 * recent.successes / judged if judged else None
         return HealthStatus(
             model=name,
             status=_state(circuit, finding.answer, rate),
             circuit_state=circuit,
-            recent_errors=errors,
+            recent_errors=recent.errors,
             success_rate=rate,
             avg_latency_ms=1000 * recent.seconds / recent.requests if recent.requests else None,
             last_check=instant(finding.at),
         )
-
-
-def _judged(recent: Bucket) -> tuple[int, float | None]:
-    """Failures that say something of the model, and the percentage of successes beside them."""
-    errors = sum(count for word, count in recent.failures.items() if word not in _CALLERS_FAULT)
-    judged = recent.successes + errors
-    return errors, 100 * recent.successes / judged if judged else None
 
 
 def _state(circuit: CircuitState, answer: _Answer, rate: float | None) -> HealthState:

@@ -39,6 +39,12 @@ class FunctionResult(Struct, frozen=True, forbid_unknown_fields=True):
     response: Mapping[str, Any]
     id: str | None = None
 
+    def __repr__(self) -> str:
+        """Sizes only: what a function gave belongs in no log."""
+        return (
+            f"FunctionResult(name={self.name!r}, response=<{_fields(self.response)}>, id={self.id!r})"
+        )
+
 
 class GeminiRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked of a model (S3-23). Only `prompt` and `model` are required.
@@ -93,10 +99,10 @@ class GeminiRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         """Sizes only: prompts and media belong in no log."""
-        media = len(self.images or ()) + len(self.files or ())
+        media = f"{_count(self.images)} images, {_count(self.files)} files"
         return (
-            f"GeminiRequest(model={self.model!r}, prompt=<{len(self.prompt)} characters>, "
-            f"media={media}, stream={self.stream})"
+            f"GeminiRequest(model={self.model!r:.200}, prompt=<{_size(self.prompt)}>, "
+            f"media=<{media}>, stream={self.stream!r:.20})"
         )
 
 
@@ -131,6 +137,10 @@ class FunctionCall(Struct, frozen=True):
     name: str
     args: Mapping[str, Any] = {}
     id: str | None = None
+
+    def __repr__(self) -> str:
+        """Sizes only: arguments are a part of the reply."""
+        return f"FunctionCall(name={self.name!r}, args=<{_fields(self.args)}>, id={self.id!r})"
 
 
 class GeminiResponse(Struct, frozen=True, kw_only=True):
@@ -175,6 +185,16 @@ class GeminiResponse(Struct, frozen=True, kw_only=True):
     cwd: str | None = None
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Sizes only: replies belong in no log."""
+        return (
+            f"GeminiResponse(model={self.model!r}, text=<{_size(self.text)}>, "
+            f"finish_reason={self.finish_reason!r}, usage={self.usage!r}, "
+            f"cost_estimate={self.cost_estimate!r}, function_calls={len(self.function_calls)}, "
+            f"media={len(self.media)}, cached={self.cached}, from_fallback={self.from_fallback}, "
+            f"request_id={self.request_id!r})"
+        )
+
 
 class StreamingChunk(Struct, frozen=True, kw_only=True):
     """A piece of a streamed answer. `usage` is cumulative: the last one counts.
@@ -191,6 +211,14 @@ class StreamingChunk(Struct, frozen=True, kw_only=True):
     function_calls: tuple[FunctionCall, ...] = ()
     response: GeminiResponse | None = None
 
+    def __repr__(self) -> str:
+        """Sizes only."""
+        return (
+            f"StreamingChunk(delta=<{_size(self.delta)}>, finish_reason={self.finish_reason!r}, "
+            f"usage={self.usage!r}, function_calls={len(self.function_calls)}, "
+            f"response={self.response!r})"
+        )
+
 
 class ConversationMessage(Struct, frozen=True):
     """A turn. `role` is `user` or `model`: Gemini knows no other."""
@@ -199,6 +227,13 @@ class ConversationMessage(Struct, frozen=True):
     content: str
     timestamp: datetime
     tokens: int
+
+    def __repr__(self) -> str:
+        """Sizes only: what was said belongs in no log."""
+        return (
+            f"ConversationMessage(role={self.role!r}, content=<{_size(self.content)}>, "
+            f"timestamp={self.timestamp!r}, tokens={self.tokens!r})"
+        )
 
 
 class ConversationContext(Struct, frozen=True, kw_only=True):
@@ -210,3 +245,28 @@ class ConversationContext(Struct, frozen=True, kw_only=True):
     total_tokens: int = 0
     created_at: datetime
     last_updated: datetime
+
+    def __repr__(self) -> str:
+        """Sizes only: what was said belongs in no log."""
+        return (
+            f"ConversationContext(messages=<{_count(self.messages)}>, "
+            f"system_instruction=<{_size(self.system_instruction)}>, "
+            f"total_tokens={self.total_tokens!r}, created_at={self.created_at!r}, "
+            f"last_updated={self.last_updated!r})"
+        )
+
+
+def _size(text: object) -> str:
+    """Of whatever stands where a text belongs: users look at requests that are wrong, too."""
+    return f"{len(text)} characters" if isinstance(text, str) else type(text).__name__
+
+
+def _count(things: object) -> str:
+    if things is None:
+        return "0"
+    counted = isinstance(things, Sequence) and not isinstance(things, str | bytes)
+    return str(len(things)) if counted else type(things).__name__  # type: ignore[arg-type]
+
+
+def _fields(value: object) -> str:
+    return f"{len(value)} fields" if isinstance(value, Mapping) else type(value).__name__

@@ -5,11 +5,21 @@ from __future__ import annotations
 from headgate.policy.privacy.recognise import find
 from headgate.policy.redaction import Redactor, one_line
 
-__all__ = ["excerpt"]
+__all__ = ["excerpt", "without_personal_data"]
 
 # Looked at beyond the cut, so that nothing that stands across it is shown in part: the longest address
 # there can be has 64 characters, an @ and 8 labels of 63; a key is shorter.
 _BEYOND = 700
+
+
+def without_personal_data(text: str) -> str:
+    """A text with a marker, such as `[EMAIL]`, for all personal data of a checkable form."""
+    parts: list[str] = []
+    done = 0
+    for piece in find(text):
+        parts += (text[done : piece.start], f"[{piece.kind}]")
+        done = piece.stop
+    return "".join((*parts, text[done:]))
 
 
 def excerpt(text: str, most: int, redactor: Redactor, *, personal: bool = True) -> str:
