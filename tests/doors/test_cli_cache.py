@@ -100,3 +100,15 @@ def test_a_store_that_is_away_is_a_failure(
 def test_a_wrong_url_is_a_setting_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADGATE_STORE", "ftp://nowhere")
     assert run("stats").exit_code == ExitCode.CONFIGURATION
+
+
+def test_alone_it_shows_what_the_store_holds(shared: Server) -> None:
+    assert run().stdout == run("stats").stdout
+    assert json.loads(run("--json").stdout) == json.loads(run("stats", "--json").stdout)
+
+
+def test_alone_without_a_shared_store_it_says_so_and_asks_nobody() -> None:
+    result = run()
+    assert result.exit_code == 0
+    assert "HEADGATE_STORE" in result.stderr
+    assert not result.stdout

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from headgate.cli.main import app
+from headgate.core.call import Usage
 from headgate.emulator import Emulator, EmulatorConfig, InThread, Limits, Project
 from headgate.gemini import GeminiReply, ResilientGeminiClient
 
@@ -74,6 +75,32 @@ def test_ask_streams_the_answer_to_stdout_and_nothing_to_stderr(upstream: InThre
     assert result.stdout.endswith("\n")
     assert not result.stderr
     assert "streamGenerateContent" not in result.output
+
+
+def test_s3_10_a_project_is_context_only(upstream: InThread, tmp_path: Path) -> None:
+    (tmp_path / "secret.py").write_text("do_not_send_this = 1\n")
+    result = run("ask", "Review", "--project", str(tmp_path), "--json")
+    assert json.loads(result.stdout)["cwd"] == str(tmp_path)
+    assert "cwd" not in json.loads(run("ask", "Review", "--json").stdout)
+    assert "do_not_send_this" not in result.output
+
+
+def test_s3_10_a_project_must_exist_and_its_question_ends(
+    upstream: InThread, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    result = run("ask", "Review", "--project", str(tmp_path / "nowhere"))
+    assert result.exit_code == 2
+    assert requests(upstream) == 0
+    seen: list[object] = []
+
+    async def noted(client: object, prompt: str, model: object, **options: object) -> GeminiReply:
+        seen.append((prompt, options["timeout"]))
+        return GeminiReply("x", (), "STOP", Usage(), "m", "k", 1, 0, 0, 0.0, 0.0, "r")
+
+    monkeypatch.setattr(ResilientGeminiClient, "generate_reply", noted)
+    for extra in (("--project", str(tmp_path)), ("--project", str(tmp_path), "--timeout", "7"), ()):
+        assert run("ask", "Review", "--json", *extra).exit_code == 0
+    assert seen == [("Review", 120.0), ("Review", 7.0), ("Review", None)]
 
 
 def test_ask_without_streaming_prints_the_same_answer(upstream: InThread) -> None:

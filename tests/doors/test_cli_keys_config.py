@@ -383,7 +383,7 @@ def test_config_check_takes_a_codegen_token_for_keys_enough(monkeypatch: pytest.
 
 
 def test_config_check_shows_the_gateway_and_no_caller_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("headgate.toml").write_text("[gateway]\nmax_body_mib = 64\n")
+    Path("headgate.toml").write_text("[gateway]\nmax_body_mib = 64\ntransport = 'aiohttp'\n")
     monkeypatch.setenv("GEMINI_API_KEY", "AIzaCANARY-0123456789-0123456789")
     monkeypatch.setenv("HEADGATE_CALLER_KEYS", "CANARY-caller-0123456789-abcd|ann")
     monkeypatch.setenv("HEADGATE_GATEWAY_DRAIN_SECONDS", "9")
@@ -391,6 +391,10 @@ def test_config_check_shows_the_gateway_and_no_caller_key(monkeypatch: pytest.Mo
     options = {option["name"]: option for option in found["options"]}
     assert options["max_body_mib"]["origin"] == "headgate.toml [gateway] max_body_mib"
     assert options["drain_seconds"]["value"] == 9
+    assert (options["transport"]["value"], options["transport"]["origin"]) == (
+        "aiohttp",
+        "headgate.toml [gateway] transport",
+    )
     assert found["callers"] == [{"name": "ann", "value": "…abcd"}]
     shown = run("config", "check").stdout
     assert "Gateway" in shown

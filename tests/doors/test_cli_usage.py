@@ -63,6 +63,50 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[InThread]:
         yield emulator
 
 
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [
+        (("ask", "Why is the sky blue?", "--model", MODEL), MODEL),
+        (("ask", "Why is the sky blue?", "--model", MODEL, "--no-stream"), MODEL),
+        (("embed", "A text"), "gemini-embedding-001"),
+    ],
+)
+def test_what_a_command_asks_is_in_the_ledger_when_it_ends(
+    upstream: InThread,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    model: str,
+) -> None:
+    monkeypatch.setenv("HEADGATE_USAGE", str(tmp_path / "usage.db"))
+    assert run(*arguments).exit_code == 0
+    (line,) = asked("usage", "--by", "model")["lines"]
+    assert (line["name"], line["total_requests"], line["failed_requests"]) == (model, 1, 0)
+    assert line["input_tokens"] > 0
+
+
+def test_a_question_that_fails_is_in_the_ledger_too(
+    upstream: InThread, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADGATE_USAGE", str(tmp_path / "usage.db"))
+    assert run("ask", "Hello", "--model", "gemini-of-nobody").exit_code == 5
+    (line,) = asked("usage", "--by", "model")["lines"]
+    assert (line["name"], line["total_requests"], line["failed_requests"]) == ("gemini-of-nobody", 1, 1)
+
+
+def test_an_answer_does_not_depend_on_the_ledger(
+    upstream: InThread, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody gets an error, or no answer, for a ledger that cannot be written; it is told of."""
+    monkeypatch.setenv("HEADGATE_USAGE", str(tmp_path / "no folder" / "usage.db"))
+    result = run("ask", "Hello", "--model", MODEL)
+    assert result.exit_code == 0
+    assert len(result.stdout) > 40
+    assert "usage=" in result.stderr
+    monkeypatch.setenv("HEADGATE_USAGE", "off")
+    assert not run("ask", "Hello", "--model", MODEL).stderr
+
+
 def test_usage_shows_days_their_sum_and_where_it_comes_from(ledger: Path) -> None:
     result = run("usage")
     assert result.exit_code == 0

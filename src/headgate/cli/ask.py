@@ -14,6 +14,7 @@ import typer
 from msgspec import structs
 
 from headgate.cli import screen
+from headgate.cli.books import in_the_books
 from headgate.cli.doors import AsJson, Timeout, Verbose, between, guarded
 from headgate.cli.waiting import Waiting
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from headgate.gemini import Blob, GeminiReply, ResilientGeminiClient
 
 __all__ = ["ask"]
+
+PROJECT_SECONDS = 120.0
+"""Longest a question about a project takes where nobody says: S3-10, as in a backend."""
 
 _EXISTING = {"exists": True, "dir_okay": False, "readable": True}
 
@@ -64,6 +68,12 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="PATH", dir_okay=False, help="Where to save pictures made."),
 ]
+ProjectPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--project", metavar="PATH", exists=True, help="What it is about; no file of it is read."
+    ),
+]
 NoStream = Annotated[
     bool, typer.Option("--no-stream", metavar="", help="Print the answer when it is whole.")
 ]
@@ -80,6 +90,7 @@ def ask(  # noqa: PLR0917 - typer passes them by name
     max_output_tokens: MaxTokens = None,
     schema: Schema = None,
     output: Output = None,
+    project: ProjectPath = None,
     timeout: Timeout = None,
     no_stream: NoStream = False,
     as_json: AsJson = False,
@@ -98,14 +109,15 @@ def ask(  # noqa: PLR0917 - typer passes them by name
         "temperature": temperature,
         "max_output_tokens": max_output_tokens,
         "response_json_schema": _read_schema(schema),
-        "timeout": timeout,
+        "timeout": PROJECT_SECONDS if timeout is None and project is not None else timeout,
     }
-    client = ResilientGeminiClient(observers=[Waiting()])
-    if as_json or no_stream or output is not None:
+    with in_the_books() as books:
+        client = ResilientGeminiClient(observers=[Waiting(), *books])
+        if not (as_json or no_stream or output is not None):
+            asyncio.run(_stream(client, question, model, options))
+            return
         reply = asyncio.run(_whole(client, question, model, options))
-        _print_reply(reply, output, as_json=as_json)
-    else:
-        asyncio.run(_stream(client, question, model, options))
+    _print_reply(reply, output, project, as_json=as_json)
 
 
 def _question(words: list[str], *, media: bool) -> str:
@@ -163,9 +175,12 @@ async def _stream(
     _tell_of(media)
 
 
-def _print_reply(reply: GeminiReply, output: Path | None, *, as_json: bool) -> None:
+def _print_reply(
+    reply: GeminiReply, output: Path | None, project: Path | None, *, as_json: bool
+) -> None:
     if as_json:
-        screen.data_json(_shape(reply))
+        about = {} if project is None else {"cwd": str(project)}
+        screen.data_json({**_shape(reply), **about})
     elif reply.text:
         screen.data(reply.text.removesuffix("\n"))
     if output is None:

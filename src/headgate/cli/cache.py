@@ -14,7 +14,7 @@ from headgate.cli.doors import AsJson, Verbose, guarded
 if TYPE_CHECKING:
     from headgate.stores.replies_valkey import ValkeyReplies
 
-__all__ = ["clear", "stats"]
+__all__ = ["cache", "clear", "stats"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,12 @@ Namespace = Annotated[
         show_default=False,
     ),
 ]
+
+
+def cache(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Show what the shared store holds of replies, or forget some of it."""
+    if ctx.invoked_subcommand is None:
+        stats(as_json=as_json)
 
 
 @guarded

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headgate.cli import screen
+from headgate.cli.books import in_the_books
 from headgate.cli.doors import AsJson, Timeout, Verbose, between, first_error, guarded
 from headgate.cli.waiting import Waiting
 
@@ -50,14 +51,15 @@ def embed(
     from headgate.gemini import ResilientGeminiClient  # noqa: PLC0415 - `--help` need not wait for it
 
     wanted = _texts(texts or [])
-    client = ResilientGeminiClient(observers=[Waiting()])
     options: dict[str, object] = {
         "task_type": task_type,
         "output_dimensionality": dimensions,
         "timeout": timeout,
     }
     try:
-        vectors = asyncio.run(_vectors(client, wanted, model, options, aloud=not as_json))
+        with in_the_books() as books:
+            client = ResilientGeminiClient(observers=[Waiting(), *books])
+            vectors = asyncio.run(_vectors(client, wanted, model, options, aloud=not as_json))
     except ExceptionGroup as group:
         raise first_error(group) from None
     if as_json:

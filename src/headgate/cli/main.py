@@ -10,6 +10,7 @@ import typer
 from headgate.cli import screen
 from headgate.cli.ask import ask
 from headgate.cli.backend_status import backend_status
+from headgate.cli.cache import cache
 from headgate.cli.cache import clear as clear_cache
 from headgate.cli.cache import stats as cache_stats
 from headgate.cli.codegen_bulk import bulk
@@ -41,6 +42,7 @@ EXAMPLES = {
         "headgate ask 'Summarise in five lines' < minutes.txt",
         'headgate ask "Three towns in Peru" --schema towns.json --json',
         'headgate ask "A lighthouse in fog" --model IMAGE-MODEL --output fog.png',
+        "git diff | headgate ask 'Review this change' --project . --json",
     ),
     "embed": (
         'headgate embed "A text" "Another"',
@@ -143,8 +145,9 @@ app.add_typer(_models)
 
 _cache = typer.Typer(
     name="cache", help="Replies that processes share: what there is, and forgetting.",
-    no_args_is_help=True,
+    invoke_without_command=True,
 )  # fmt: skip
+_cache.callback()(cache)
 for _name, _kept in (("stats", cache_stats), ("clear", clear_cache)):
     _cache.command(_name, epilog=_epilog(f"cache {_name}"))(_kept)
 app.add_typer(_cache)

@@ -20,6 +20,8 @@ MOST_BUCKETS = 2048
 
 _GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
 _PER_E = 1 / math.log(_GAMMA)
+_NO_MORE = 1 - 1e-12
+"""Takes off what a product of floats is too large by: 0.07 of 100 values is the 7th, not the 8th."""
 
 
 class Sketch:
@@ -65,7 +67,9 @@ class Sketch:
         self.maximum = max(self.maximum, other.maximum)
 
     def quantile(self, share: float) -> float | None:
-        """The value below which a share of all values lies; None without values.
+        """The smallest value that at least a share of all values does not exceed; None without values.
+
+        That is the nearest rank: of few values a high quantile is the largest, not one below it.
 
         Raises:
             ValueError: `share` is not between 0 and 1.
@@ -74,15 +78,15 @@ class Sketch:
             raise ValueError(f"a quantile's share lies between 0 and 1, not at {share}")
         if self.count == 0:
             return None
-        if share == 1:
+        rank = max(1, math.ceil(share * self.count * _NO_MORE))
+        if rank >= self.count:
             return self.maximum
-        rank = share * (self.count - 1)
         seen = self._zeros
-        if rank < seen:
+        if rank <= seen:
             return self.minimum
         for bucket in sorted(self._counts):
             seen += self._counts[bucket]
-            if rank < seen:
+            if rank <= seen:
                 value = 2 * _GAMMA**bucket / (_GAMMA + 1)
                 return min(max(value, self.minimum), self.maximum)
         return self.maximum

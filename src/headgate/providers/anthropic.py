@@ -7,7 +7,6 @@ prompt, as everywhere in Headgate. How a stream is read is in `anthropic_stream.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from headgate.core.ports import Event, Request
 from headgate.core.quota import Limit
 from headgate.providers import anthropic_errors, anthropic_raw, anthropic_stream
 from headgate.providers.anthropic_usage import WireUsage, as_usage
-from headgate.providers.json_body import json_body
+from headgate.providers.json_body import Media, json_body
 
 __all__ = ["MESSAGE_OPTIONS", "NO_SAMPLING_FROM", "SAMPLING", "AnthropicProvider"]
 
@@ -227,7 +226,7 @@ def _block(part: Part) -> dict[str, object]:
     source: dict[str, object] = {
         "type": "base64",
         "media_type": part.mime_type,
-        "data": b64encode(part.data).decode(),
+        "data": Media(part.data),
     }
     return {"type": _kind_of(part), "source": source}
 

@@ -75,6 +75,7 @@ _DEAD_KEY_WORDS = re.compile(
     re.IGNORECASE,
 )
 _RESOURCE_WORDS = re.compile(r"permission to access the file|cachedcontent not found", re.IGNORECASE)
+_PAYLOAD_WORDS = "Request payload size exceeds the limit: "  # other sizes for each method
 _ZERO_LIMIT_WORDS = re.compile(r"\blimit: 0\b")
 _RETRY_WORDS = re.compile(r"please retry in ([\d.]+)s", re.IGNORECASE)
 _FAMILY_WORDS = re.compile(r"\bmodel: ([\w.\-]+)")
@@ -150,7 +151,8 @@ def _typed(error: _Error, status: int, header_hint: float | None) -> Outcome:
     if status == 429:
         return _quota(error, details, hint)
     kind = _kind(status, error, {detail.reason for detail in details})
-    return Outcome(kind, message, status, hint)
+    large = kind is Kind.REQUEST and error.message.startswith(_PAYLOAD_WORDS)
+    return Outcome(kind, message, status, hint, detail=Detail.PAYLOAD if large else None)
 
 
 def _kind(status: int, error: _Error, reasons: set[str]) -> Kind:  # noqa: PLR0911 - a table by status

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
 
 from headgate.core.call import Blob, Part
+from headgate.providers.json_body import Media
 
 __all__ = ["wire_parts"]
 
@@ -18,4 +18,4 @@ def wire_parts(parts: tuple[Part | Mapping[str, object], ...]) -> list[Mapping[s
 def _wire_part(part: Blob | Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(part, Blob):
         return part
-    return {"inlineData": {"mimeType": part.mime_type, "data": b64encode(part.data).decode()}}
+    return {"inlineData": {"mimeType": part.mime_type, "data": Media(part.data)}}

@@ -9,7 +9,6 @@ compatible upstreams leave out (usage, [DONE], ids) is done without. How answers
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 
 from headgate.core.call import Blob, Call, Chunk, Key, Operation, Part, Reply, Role, Turn
@@ -24,7 +23,7 @@ from headgate.providers import (
     openai_replies,
     openai_stream,
 )
-from headgate.providers.json_body import json_body
+from headgate.providers.json_body import Media, json_body
 
 __all__ = ["CHAT_OPTIONS", "EMBEDDING_OPTIONS", "OpenAIProvider"]
 
@@ -222,13 +221,15 @@ def _content(parts: tuple[Part | Mapping[str, object], ...]) -> object:
 def _piece(part: Part) -> dict[str, object]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    data, kind = b64encode(part.data).decode(), part.mime_type
+    kind = part.mime_type
+    linked = Media(part.data, f"data:{kind};base64,")
     if kind.startswith("image/"):
-        return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}
+        return {"type": "image_url", "image_url": {"url": linked}}
     if kind in _AUDIO:
-        return {"type": "input_audio", "input_audio": {"data": data, "format": _AUDIO[kind]}}
+        sound = {"data": Media(part.data), "format": _AUDIO[kind]}
+        return {"type": "input_audio", "input_audio": sound}
     if kind == "application/pdf":
-        file = {"filename": "document.pdf", "file_data": f"data:{kind};base64,{data}"}
+        file = {"filename": "document.pdf", "file_data": linked}
         return {"type": "file", "file": file}
     return _unsendable(part)
 
