@@ -20,7 +20,7 @@ from headgate.backend.structures import (
     Provenance,
     StreamingChunk,
 )
-from headgate.core.call import Key, Priority
+from headgate.core.call import Key
 from headgate.core.sessions import SessionStore
 from headgate.policy.registry import ModelRegistry, merge_cards
 from headgate.providers.gemini import GeminiProvider
@@ -109,11 +109,7 @@ class Backend:
         )
 
     @asynccontextmanager
-    async def _hold(
-        self, api_key: str | None, priority: Priority, deadline: float | None
-    ) -> AsyncGenerator[Backend]:
-        assert priority in list(Priority)
-        assert deadline is None or deadline >= self.clock.monotonic()
+    async def _hold(self, api_key: str | None) -> AsyncGenerator[Backend]:
         self.keys.append(api_key)
         yield self
 

@@ -5,6 +5,7 @@ What a reply must look like is read from `tests/data/gemini`, never from the emu
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -17,8 +18,10 @@ import aiohttp
 import pytest
 
 from headgate.emulator import Emulator, EmulatorConfig, Limits, Project
+from headgate.emulator import requests as emulated
 from headgate.emulator import schema as request_schema
 from headgate.testing import VirtualClock
+from headgate.wiring.media import INLINE_LIMIT
 
 DATA = Path(__file__).parents[1] / "data" / "gemini"
 SCHEMA = json.loads((DATA / "schema-rev20260816.json").read_text("utf-8"))["v1beta"]
@@ -546,6 +549,16 @@ async def test_a_wrong_request_is_a_400_that_says_why(
     error = json.loads(raw)["error"]
     assert (status, error["status"]) == (400, "INVALID_ARGUMENT")
     assert part in error["message"]
+
+
+async def test_media_are_taken_up_to_the_size_a_client_sends(clock: VirtualClock) -> None:
+    assert emulated._LARGEST["GenerateContentRequest"] > 4 * INLINE_LIMIT / 3
+    data = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(21 * 2**20)).decode()
+    part = {"inlineData": {"mimeType": "image/png", "data": data}}
+    async with wire(clock) as upstream:
+        path = f"/v1beta/models/{MODEL}:generateContent"
+        status, _, _ = await upstream.send(path, {"contents": [{"parts": [part, {"text": "?"}]}]})
+    assert status == 200
 
 
 async def test_sizes_are_limited_like_the_real_ones(clock: VirtualClock) -> None:

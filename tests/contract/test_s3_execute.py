@@ -170,7 +170,7 @@ async def test_s3_07j_nothing_said_is_in_a_repr(clock: VirtualClock) -> None:
         ({"images": [("image/gif", b"GIF89a")]}, "image/gif"),
         ({"images": [("text/plain", b"hello")]}, "text/plain"),
         ({"images": [("png", PNG)]}, "no media type"),
-        ({"images": [("image/png", b"")]}, "0 bytes"),
+        ({"images": [("image/png", b"")]}, "is empty"),
         ({"images": [("image/png", "no bytes")]}, "bytes"),
         ({"images": "image.png"}, "list"),
         ({"files": [("", "text/plain", b"x")]}, "name"),

@@ -251,13 +251,28 @@ async def test_s3_05e_the_first_request_without_a_key_is_critical(
 async def test_s3_05e_a_request_that_fails_before_it_is_sent_is_told(
     clock: VirtualClock, lines: list[logging.LogRecord]
 ) -> None:
-    """One that finds no place has no record: the log would not know of it."""
     made = backend(clock, [said(delay=5.0)], max_concurrent_requests=1, max_queued_requests=0)
     async with asyncio.TaskGroup() as group:
         group.create_task(made.execute_gemini_enhanced(ASK))
         await clock.sleep(1.0)
         with pytest.raises(GeminiError):
             await made.execute_gemini_enhanced(ASK)
+    (failed,) = ours(lines, logging.WARNING)
+    assert failed.headgate["error"] == "busy"
+    assert failed.headgate["attempts"] == 0
+    assert failed.headgate["request_id"]
+
+
+async def test_s3_05e_a_request_that_never_enters_the_path_is_told(
+    clock: VirtualClock, lines: list[logging.LogRecord]
+) -> None:
+    """One whose session's turn never comes has no record: the log would not know of it."""
+    made = backend(clock, [said(delay=5.0)])
+    async with asyncio.TaskGroup() as group:
+        group.create_task(made.execute_gemini_enhanced(structs.replace(ASK, session_id="s")))
+        await clock.sleep(1.0)
+        with pytest.raises(GeminiError):
+            await made.execute_gemini_enhanced(structs.replace(ASK, session_id="s", timeout_seconds=2))
     (failed,) = ours(lines, logging.WARNING)
     assert failed.headgate["error"] == "busy"
     assert failed.headgate["request_id"]

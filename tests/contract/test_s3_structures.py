@@ -351,6 +351,7 @@ def test_every_kind_of_outcome_has_a_word() -> None:
         (InvalidCallError("bad"), "InvalidParameters"),
         (InvalidCallError("big", kind="too_large"), "PayloadTooLarge"),
         (DeadlineExceededError("late"), "RequestTimeout"),
+        (DeadlineExceededError("in line", kind="busy"), "ServiceUnavailable"),
         (QueueFullError("full", retry_after=3), "ServiceUnavailable"),
         (StoreError("down"), "ServiceUnavailable"),
     ],

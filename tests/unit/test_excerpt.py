@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import key
 
-from headgate.policy.excerpt import excerpt
+from headgate.policy.excerpt import excerpt, without_personal_data
 from headgate.policy.redaction import Redactor, redact
 
 PLAIN = Redactor()
@@ -22,6 +22,12 @@ def test_a_short_text_is_shown_whole_on_one_line() -> None:
     assert excerpt("one", 3, PLAIN) == "one"
     assert excerpt("one", 2, PLAIN) == "on…"
     assert excerpt("one", 0, PLAIN) == ""
+
+
+def test_personal_data_become_markers_and_all_else_stays() -> None:
+    assert without_personal_data(f"to {ADDRESS},\nand a@example.com") == "to [EMAIL],\nand [EMAIL]"
+    assert without_personal_data("attempt 1, 20971520 bytes") == "attempt 1, 20971520 bytes"
+    assert without_personal_data("") == ""
 
 
 @pytest.mark.parametrize("cut", range(1, 120, 7))

@@ -24,6 +24,7 @@ from tests.support import MODEL, Ear, bad_key, failure, overloaded, quota, reply
 
 from headgate.core.call import Operation, Priority
 from headgate.gateway import PUBLIC_PATHS, Gateway
+from headgate.gateway.problems import Problem
 from headgate.testing import Answer, Broken, ScriptedTransport, Sent, VirtualClock
 from headgate.wiring.gateway_settings import GatewaySettings
 
@@ -525,6 +526,17 @@ async def test_a_model_that_keeps_failing_is_left_alone_for_a_while(clock: Virtu
     assert 0 < int(got.headers["retry-after"]) <= 10
     assert len(transport.sent) == sent
     assert (await ask(gateway, "POST", other, BODY)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.0, b"1"), (0.2, b"1"), (10.0, b"10"), (10.000000000000002, b"10"), (10.2, b"11")],
+)
+def test_a_wait_is_told_in_whole_seconds_and_no_longer_for_a_rounding_error(
+    seconds: float, told: bytes
+) -> None:
+    problem = Problem(503, "breaker_open", "…", "r", retry_after=seconds)
+    assert (b"retry-after", told) in problem.headers()
 
 
 @pytest.mark.parametrize("broken", [Broken(), Answer(body=b"<html>")])

@@ -12,6 +12,7 @@ from headgate.backend.embeddings import Embedder, Embedding
 from headgate.backend.errors import GeminiError, gemini_errors
 from headgate.backend.execute import Executor
 from headgate.backend.outcomes import each_in_order, outcome_of
+from headgate.backend.reading import read_request
 from headgate.backend.settings import BackendConfig
 from headgate.backend.structures import GeminiRequest, GeminiResponse
 from headgate.core.errors import InvalidCallError
@@ -52,11 +53,10 @@ class Batches:
 
     async def _one(self, request: object, api_key: str | None) -> GeminiResponse:
         with gemini_errors(self._clock.wall):
-            if not isinstance(request, GeminiRequest):
-                raise InvalidCallError(f"A batch takes GeminiRequests; got {type(request).__name__}.")
-            if request.stream:
+            read = read_request(request)
+            if read.stream:
                 raise InvalidCallError("A batch gives whole answers: leave out stream=True.")
-        return cast("GeminiResponse", await self._executor.execute(request, api_key=api_key))
+        return cast("GeminiResponse", await self._executor.execute(read, api_key=api_key))
 
 
 class BatchCommands:

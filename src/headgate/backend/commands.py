@@ -25,9 +25,11 @@ from headgate.backend.embeddings import Embedder
 from headgate.backend.errors import gemini_errors
 from headgate.backend.execute import Executor
 from headgate.backend.generations import EngineRoom, Outside
-from headgate.backend.health import Health
+from headgate.backend.health import RECENT_SECONDS, Health
 from headgate.backend.monitored import MonitoringCommands, RoomActivity
 from headgate.backend.monitoring import Monitoring
+from headgate.backend.reading import read_limits
+from headgate.backend.recent_calls import RecentCalls
 from headgate.backend.registry import Models, ModelSources
 from headgate.backend.sessions import Sessions
 from headgate.backend.settings import BackendConfig
@@ -43,7 +45,7 @@ from headgate.backend.structures import (
 from headgate.core.call import Usage
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
 from headgate.policy.price_list import PriceList
-from headgate.policy.recommendation import Limits, ModelRecommendation
+from headgate.policy.recommendation import ModelRecommendation
 from headgate.telemetry.alerting import Alerting
 from headgate.telemetry.request_log import RequestLog
 from headgate.wiring.backend import open_sessions
@@ -102,10 +104,11 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
             environ=environ,
         )
         self._monitoring.book.enabled = config.monitoring_enabled
+        recent = RecentCalls(clock, RECENT_SECONDS, lambda: self._room.config.monitoring_enabled)
         heard: tuple[Observer, ...] = (self._log, sightings, self._monitoring.book, *observers)
         outside = Outside(
             clock=clock,
-            observer=Observers(self._alerting, *heard),
+            observer=Observers(self._alerting, recent, *heard),
             guests=Observers(*heard),
             keys=None if keys is None else parse_keys(keys, "argument keys"),
             base_url=base_url,
@@ -120,9 +123,7 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
             open_sessions(config.session_file), clock, ttl=config.session_ttl_seconds
         )
         self._configuration = Configuration(self._room, clock, self._took_over)
-        self._health = Health(
-            self._room, self._models, self._monitoring.book, self._monitoring.circuits, clock
-        )
+        self._health = Health(self._room, self._models, recent, self._monitoring.circuits, clock)
         self._executor = Executor(
             self._room.hold,
             models=self._models.registry,
@@ -143,11 +144,12 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
     # ── asking a model: S3-08 to S3-10 ──────────────────────────────────────────────────────────
 
     async def execute_gemini_enhanced(
-        self, request: GeminiRequest, *, api_key: str | None = None
+        self, request: GeminiRequest | Mapping[str, object], *, api_key: str | None = None
     ) -> GeminiResponse | AsyncGenerator[StreamingChunk]:
         """S3-08: the answer to a request; with `stream=True` an iterator of its pieces.
 
         Args:
+            request: a `GeminiRequest`, or one as it came from JSON.
             api_key: asks with this key alone.
 
         Raises:
@@ -188,16 +190,26 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
         )  # fmt: skip
 
     async def get_gemini_session(
-        self, session_id: str, *, caller: str = ""
+        self, session_id: str, *, caller: str = "", api_key: str | None = None
     ) -> ConversationContext | None:
-        """A conversation as it is remembered; None: there is none, or it expired. Ours."""
-        with gemini_errors(self._clock.wall):
-            return await self._sessions.context(session_id, caller=caller)
+        """A conversation as it is remembered; None: there is none, or it expired. Ours.
 
-    async def forget_gemini_session(self, session_id: str, *, caller: str = "") -> bool:
-        """Drop a conversation. Whether there was one. Ours."""
+        Args:
+            caller, api_key: as the conversation was held with: each has its own sessions.
+        """
         with gemini_errors(self._clock.wall):
-            return await self._sessions.forget(session_id, caller=caller)
+            return await self._sessions.context(session_id, caller=caller, api_key=api_key)
+
+    async def forget_gemini_session(
+        self, session_id: str, *, caller: str = "", api_key: str | None = None
+    ) -> bool:
+        """Drop a conversation. Whether there was one. Ours.
+
+        Args:
+            caller, api_key: as the conversation was held with: each has its own sessions.
+        """
+        with gemini_errors(self._clock.wall):
+            return await self._sessions.forget(session_id, caller=caller, api_key=api_key)
 
     # ── models: S3-11 to S3-14 ──────────────────────────────────────────────────────────────────
 
@@ -234,9 +246,10 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
             max_latency_ms: leaves out what was measured here to be slower.
 
         Raises:
-            GeminiError: the use case says nothing, or a capability is not known.
+            GeminiError: the use case says nothing, a capability is not known, or a limit is none.
         """
-        limits = Limits(budget, input_tokens, output_tokens, tuple(needs), max_latency_ms)
+        with gemini_errors(self._clock.wall):
+            limits = read_limits(budget, input_tokens, output_tokens, needs, max_latency_ms)
         return await self._models.recommended(use_case, limits)
 
     async def validate_gemini_model(

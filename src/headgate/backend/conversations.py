@@ -19,7 +19,7 @@ from msgspec import structs
 from headgate.backend.sessions import OpenTurn, spoken, turn_of
 from headgate.backend.settings import ContextOverflow
 from headgate.core.call import Blob, Call, Operation, Part, Preparation, Reply, Role
-from headgate.core.errors import HeadgateError, InvalidCallError, StoreError
+from headgate.core.errors import ConfigurationError, HeadgateError, InvalidCallError, StoreError
 from headgate.core.ports import Clock
 from headgate.core.sessions import SessionPiece, SessionTurn
 from headgate.engine.passage import Passage
@@ -86,7 +86,7 @@ class Kept:
                     turn_of(Role.MODEL, answer, now, reply.usage.output or await _tokens(answer)),
                 ),
             )
-        except StoreError as error:
+        except (StoreError, ConfigurationError) as error:
             _log.warning("session %s: not remembered: %s", self.turn.session_id[:40], error.message)
             self.warnings.append("The session could not be saved: this turn is not remembered.")
 

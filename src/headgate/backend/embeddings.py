@@ -213,7 +213,7 @@ class Embedder:
             caller=wish.caller,
             inputs=tuple((text,) for text in texts) if several else (),
         )
-        async with self._hold(wish.api_key, wish.priority, deadline) as held:
+        async with self._hold(wish.api_key) as held:
             answer, passage = await held.engine.pipeline.run(call)
         reply = cast("Reply", answer)
         return [_Made(vector, passage.model) for vector in reply.vectors or (reply.vector,)]

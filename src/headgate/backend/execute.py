@@ -6,7 +6,7 @@ answer becomes a response, and is remembered in the session once it is whole.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,12 +15,13 @@ from typing import Protocol, cast
 from headgate.backend.calls import call_of, code_request, process_request
 from headgate.backend.conversations import Conversations, Kept
 from headgate.backend.errors import gemini_errors
+from headgate.backend.reading import read_request
 from headgate.backend.remembering import age_of
 from headgate.backend.replies import chunk_of, response_of
 from headgate.backend.sessions import Sessions
 from headgate.backend.settings import BackendConfig
 from headgate.backend.structures import GeminiRequest, GeminiResponse, StreamingChunk
-from headgate.core.call import Call, Priority, Reply
+from headgate.core.call import Call, Reply
 from headgate.core.errors import HeadgateError
 from headgate.core.fallback import NOT_SAID
 from headgate.core.model_card import ModelMetadata
@@ -87,8 +88,8 @@ class Held(Protocol):
         """What it was built from."""
 
 
-Hold = Callable[[str | None, Priority, float | None], AbstractAsyncContextManager[Held]]
-"""Takes an API key of the caller's own or None, a priority and a deadline; waits for a place."""
+Hold = Callable[[str | None], AbstractAsyncContextManager[Held]]
+"""Takes an API key of the caller's own or None."""
 
 
 class Executor:
@@ -130,11 +131,16 @@ class Executor:
     # ── the commands ────────────────────────────────────────────────────────────────────────────
 
     async def execute(
-        self, request: GeminiRequest, *, api_key: str | None = None, cwd: str | None = None
+        self,
+        request: GeminiRequest | Mapping[str, object],
+        *,
+        api_key: str | None = None,
+        cwd: str | None = None,
     ) -> GeminiResponse | AsyncGenerator[StreamingChunk]:
         """S3-08. A streaming request gives an iterator; nothing is sent until it is read.
 
         Args:
+            request: one, or one as it came from JSON.
             api_key: asks with this key alone.
             cwd: a path the response is to name.
 
@@ -143,6 +149,7 @@ class Executor:
                 wrong with the request is raised here, anything later where it is read.
         """
         with gemini_errors(self._clock.wall):
+            request = read_request(request)
             call = call_of(request, self._config(), self._clock, api_key=api_key)
             job = _Job(request, call, cwd=cwd, api_key=api_key)
         if request.stream:
@@ -194,10 +201,10 @@ class Executor:
     # ── one request ─────────────────────────────────────────────────────────────────────────────
 
     async def _whole(self, job: _Job, api_key: str | None) -> GeminiResponse:
-        with gemini_errors(self._clock.wall), self._refusals(job):
+        with self._errors(job), self._refusals(job):
             try:
                 await self._begun(job)
-                async with self._hold(api_key, job.call.priority, job.call.deadline) as held:
+                async with self._hold(api_key) as held:
                     await self._converse(job, held)
                     answer, passage = await self._run(job, held)
                 return await self._finished(job, cast("Reply", answer), passage)
@@ -205,10 +212,10 @@ class Executor:
                 await self._ended(job)
 
     async def _pieces(self, job: _Job, api_key: str | None) -> AsyncGenerator[StreamingChunk]:
-        with gemini_errors(self._clock.wall), self._refusals(job):
+        with self._errors(job), self._refusals(job):
             try:
                 await self._begun(job)
-                async with self._hold(api_key, job.call.priority, job.call.deadline) as held:
+                async with self._hold(api_key) as held:
                     await self._converse(job, held)
                     answer, passage = await self._run(job, held)
                     stream, gathered = cast("ReplyStream", answer), Gathered()
@@ -227,6 +234,13 @@ class Executor:
         job.entered = True
         return await held.engine.pipeline.run(job.call)
 
+    def _errors(self, job: _Job) -> gemini_errors:
+        def unknown() -> tuple[str, tuple[str, ...]] | None:
+            models, name = self._models(), job.request.model
+            return None if models.find(name) is not None else (name, models.near(name))
+
+        return gemini_errors(self._clock.wall, unknown)
+
     def _refusals(self, job: _Job) -> _Refusals:
         """Log a request as it begins, and what fails before the path: no record tells of that."""
         if self._log is not None:
@@ -234,14 +248,16 @@ class Executor:
         return _Refusals(job, self._clock.monotonic(), self._log, self._refused)
 
     async def _begun(self, job: _Job) -> None:
-        """Take the session's turn, before a place is taken: who waits for a turn keeps nobody out."""
+        """Take the session's turn. It is no part of the path: who waits for it keeps nobody out."""
         request = job.request
         if request.session_id is None:
             return
         deadline = job.call.deadline
         if deadline is None:
             deadline = self._clock.monotonic() + self._config().request_timeout_seconds
-        turn = await self._sessions.begin(request.caller, request.session_id, deadline)
+        turn = await self._sessions.begin(
+            request.caller, request.session_id, deadline, api_key=job.api_key
+        )
         job.kept = Kept(turn, request.system_instruction or turn.session.system)
 
     async def _converse(self, job: _Job, held: Held) -> None:

@@ -79,6 +79,8 @@ def _blob(mime_type: object, data: object, place: str) -> Blob:
     if not _MEDIA_TYPE.fullmatch(said):
         raise InvalidCallError(f"{place}: {mime_type[:80]!r} is no media type, such as image/png.")
     blob = Blob(said, bytes(data))
+    if not blob.data:
+        raise InvalidCallError(f"{place} is empty.")
     try:
         check_inline(blob)
     except InvalidCallError as error:

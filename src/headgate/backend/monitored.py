@@ -192,7 +192,15 @@ class MonitoringCommands:
             return await self._sums.forecast(of, name, hours)
 
     def get_gemini_errors(self, limit: int = 100) -> tuple[ErrorReport, ...]:
-        """S3-04j: the last failures, the newest first; a hundred are kept. Ours."""
+        """S3-04j: the last failures, the newest first; a hundred are kept. Ours.
+
+        Raises:
+            GeminiError: the limit is no whole number from 0 on.
+        """
+        if not is_whole(limit, 0):
+            raise wrong_request(
+                f"limit takes a whole number, 0 or more; got {limit!r:.40}.", self._clock
+            )
         return self._monitoring.errors(limit)
 
     async def keep_gemini_health_fresh(self) -> None:

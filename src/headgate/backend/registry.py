@@ -153,7 +153,7 @@ class Models:
 
     def name_of(self, name: str) -> str:
         """The id of the model that a name or alias stands for; an unknown name is its own."""
-        card = self.registry().find(name)
+        card = self.registry().find(self._text(name))
         return name.strip().removeprefix("models/") if card is None else card.id
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +192,7 @@ class Models:
             GeminiError: the upstream cannot be asked, or accepts none of the keys: that says nothing
                 about the model.
         """
-        card = self.registry().find(model_id)
+        card = self.registry().find(self._text(model_id))
         name = model_id.strip().removeprefix("models/") if card is None else card.id
         with gemini_errors(self._clock.wall):
             told = await self._discovery(api_key).model(name, self._clock.monotonic() + ASK_SECONDS)
@@ -304,7 +304,7 @@ class Models:
 
     def _card(self, name: str) -> ModelMetadata:
         registry = self.registry()
-        card = registry.find(name)
+        card = registry.find(self._text(name))
         if card is None:
             now = datetime.fromtimestamp(self._clock.wall(), UTC)
             raise ModelNotFoundError(name, registry.near(name), timestamp=now)
@@ -345,6 +345,11 @@ class Models:
             return ValidationStatus.DEPRECATED
         listed = card is not None and any(card.id == other.id for other in self._discovered)
         return ValidationStatus.VALID if valid or listed else ValidationStatus.UNKNOWN
+
+    def _text(self, name: object) -> str:
+        if isinstance(name, str):
+            return name
+        raise self._wrong(f"A model is asked for by its name; got {type(name).__name__}.")
 
     def _wrong(self, sentence: str) -> GeminiError:
         now = datetime.fromtimestamp(self._clock.wall(), UTC)

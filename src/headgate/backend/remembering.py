@@ -12,7 +12,7 @@ from headgate.core.errors import InvalidCallError
 from headgate.core.replies import CacheFigures, KeptReply
 from headgate.wiring.replies import CacheBounds
 
-__all__ = ["age_of", "bounds_of", "cache_stats", "keeping_of"]
+__all__ = ["age_of", "bounds_of", "cache_stats", "keeping_of", "partition_of"]
 
 MEGABYTE = 1_000_000
 
@@ -44,14 +44,26 @@ def keeping_of(
         )
     if not request.use_cache or not bounds_of(config).keeps:
         return None
-    key = "" if api_key is None else sha256(api_key.encode()).hexdigest()
     return Keeping(
-        partition=f"{key}:{request.caller}",
+        partition=partition_of(request.caller, api_key),
         namespace=name,
         ttl=config.cache_ttl_seconds,
         revalidate=config.cache_stale_seconds,
         rescue=config.cache_rescue_seconds,
     )
+
+
+def partition_of(caller: str, api_key: str | None) -> str:
+    """Whose memory it is: a caller's, and of its own API key if it has one. No two share a name.
+
+    Raises:
+        InvalidCallError: the key is no text.
+    """
+    given: object = api_key
+    if given is not None and not isinstance(given, str):
+        raise InvalidCallError("api_key takes a text.")
+    key = "" if api_key is None else sha256(api_key.encode()).hexdigest()
+    return f"{key}:{caller}"
 
 
 def age_of(recalled: KeptReply | None, wall: float) -> float | None:

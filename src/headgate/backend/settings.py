@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from headgate.core.errors import ConfigurationError
@@ -106,14 +106,20 @@ class CircuitBreakerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         success_threshold: successes while half-open, after which it closes.
         timeout_seconds: how long it stays open.
         half_open_max_requests: calls at once that are let through while half-open.
+        half_open_max_calls: another name for it, as some breakers call it.
     """
 
     failure_threshold: int = 5
     success_threshold: int = 2
     timeout_seconds: float = 60.0
     half_open_max_requests: int = 3
+    half_open_max_calls: int | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        if self.half_open_max_calls is not UNSET:
+            _whole("circuit_breaker.half_open_max_calls", self.half_open_max_calls, 1)
+            force_setattr(self, "half_open_max_requests", self.half_open_max_calls)
+            force_setattr(self, "half_open_max_calls", UNSET)
         _whole("circuit_breaker.failure_threshold", self.failure_threshold, 1)
         _whole("circuit_breaker.success_threshold", self.success_threshold, 1)
         _number("circuit_breaker.timeout_seconds", self.timeout_seconds, 0.001)

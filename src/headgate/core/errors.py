@@ -163,7 +163,8 @@ class NoUsableKeyError(HeadgateError):
 
 
 class DeadlineExceededError(HeadgateError):
-    """The call's own deadline passed before an answer came."""
+    """The call's own deadline passed before an answer came. Of kind `busy`: while it waited its turn
+    here, and nothing was sent."""
 
     default_kind = "timeout"
     http_status = 504

@@ -145,6 +145,7 @@ class Detail(StrEnum):
     CONNECT_TIMEOUT = "connect_timeout"  # no connection in time, so nothing was sent
     SAFETY = "safety"  # the model's own filters
     RECITATION = "recitation"
+    PAYLOAD = "payload"  # more bytes than the upstream takes in one request
 
 
 class Outcome(Struct, frozen=True):

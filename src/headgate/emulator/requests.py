@@ -18,6 +18,10 @@ __all__ = ["body", "check_embed", "check_generate", "countable"]
 
 _LARGEST = {"BatchEmbedContentsRequest": 4_194_304, "EmbedContentRequest": 4_194_304}
 _LARGEST_OTHER = 20_971_520
+_INLINE = 100 * 2**20  # documented for media inside of a call, 2026; base64 makes four bytes of three
+_LARGEST |= dict.fromkeys(
+    ("GenerateContentRequest", "CountTokensRequest"), _INLINE * 4 // 3 + _LARGEST_OTHER
+)
 _DUMMY_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 _FILE = re.compile(r"/files/([\w-]+)")
 

@@ -65,7 +65,7 @@ def told_again(reply: Reply, request_id: str) -> ReplyStream:
         safety=reply.safety,
         raw=b"" if reply.raw is None else reply.raw.body,
     )
-    return ReplyStream(piece, _nothing(), _Closed(), lambda outcome: outcome, request_id, "")
+    return ReplyStream(piece, _Nothing(), _Closed(), lambda outcome: outcome, request_id, "")
 
 
 def in_form(call: Call, reply: Reply) -> Reply | ReplyStream:
@@ -84,10 +84,14 @@ async def whole(stream: ReplyStream) -> Reply:
     return gathered.reply()
 
 
-async def _nothing() -> AsyncGenerator[Chunk | Outcome]:
-    none: tuple[Chunk, ...] = ()
-    for piece in none:
-        yield piece
+class _Nothing:
+    """No further pieces. No generator: see `Rest`."""
+
+    async def __anext__(self) -> Chunk | Outcome:
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 class _Closed:

@@ -22,10 +22,12 @@ from headgate.core.records import Findings
 from headgate.engine.passage import Answer, Onward, Passage
 from headgate.engine.restoring import Restoring
 from headgate.engine.stream import ReplyStream
+from headgate.engine.writing import written
+from headgate.policy.call_size import size_of
 from headgate.policy.days import utc_day
 from headgate.policy.estimate import TokenEstimator, ceiling
 from headgate.policy.json_schema import malformed
-from headgate.policy.preparing import Prepared, prepared, size_of
+from headgate.policy.preparing import Prepared, prepared
 from headgate.policy.privacy.markers import Redaction
 from headgate.policy.registry import ModelRegistry
 from headgate.policy.requirements import SWITCHED, needs
@@ -90,7 +92,7 @@ class Screening:
         passage.findings = found
         if how.enforce_tokens:
             passage.findings = await self._fit(passage, how, can.max_input_tokens, found, onward)
-        passage.request = self._provider.write(passage.call, passage.model)
+        passage.request = await written(self._provider, passage.call, passage.model)
         answer = await onward(passage)
         back = done.redaction if done.redaction is not None and done.redaction.reversible else None
         if back is None and how.schema is None:
@@ -114,7 +116,7 @@ class Screening:
         if how.enforce_tokens:
             window = can.max_input_tokens
             passage.findings = await self._fit(passage, how, window, passage.findings, None)
-        passage.request = self._provider.write(passage.call, passage.model)
+        passage.request = await written(self._provider, passage.call, passage.model)
 
     @staticmethod
     async def _looked_through(call: Call, how: Preparation) -> Prepared:
@@ -222,7 +224,7 @@ class Screening:
         )
         asking = Passage(question, passage.started, model=passage.model)
         try:
-            asking.request = self._provider.write(question, passage.model)
+            asking.request = await written(self._provider, question, passage.model)
             answer = await onward(asking)
         except HeadgateError:
             return None

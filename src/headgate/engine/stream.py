@@ -6,7 +6,7 @@ away; closing it twice is harmless.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, Self
 
 from headgate.core.call import Chunk, Usage
@@ -14,11 +14,25 @@ from headgate.core.errors import UpstreamError
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.ports import Exchange, TransportError
 
-__all__ = ["Change", "Ending", "ReplyStream"]
+__all__ = ["Change", "Ending", "ReplyStream", "Rest"]
 
 Ending = Callable[[Outcome], tuple[Chunk, Outcome] | None]
 """Gets the outcome of a stream that is over. For one that broke it may give a last piece, with which
 the stream ends as if it were whole, and the outcome that stages further out are told."""
+
+
+class Rest(Protocol):
+    """The pieces after the first: an asynchronous generator, or what reads like one.
+
+    A generator must have been begun when it gets here. One that is closed before anybody began it, as
+    the event loop ends, registers with a loop that takes none any more, which warns of it.
+    """
+
+    def __anext__(self) -> Awaitable[Chunk | Outcome]:
+        """The next piece, or why there is none. Raises `StopAsyncIteration` at the end."""
+
+    def aclose(self) -> Awaitable[None]:
+        """Nobody reads on."""
 
 
 class Change(Protocol):
@@ -44,7 +58,7 @@ class ReplyStream:
     def __init__(
         self,
         first: Chunk,
-        rest: AsyncGenerator[Chunk | Outcome],
+        rest: Rest,
         exchange: Exchange,
         safe: Callable[[Outcome], Outcome],
         request_id: str,
@@ -112,7 +126,7 @@ class ReplyStream:
             self._first = None
             return first
         try:
-            item = await anext(self._rest)
+            item = await self._rest.__anext__()
         except StopAsyncIteration:
             await self._end(Outcome(Kind.SUCCESS, status=200, usage=self.usage))
             raise

@@ -77,7 +77,9 @@ class Problem(NamedTuple):
         """What tells a client whether and when to try again."""
         found = [(b"x-should-retry", b"true" if self.again else b"false")]
         if self.retry_after is not None and math.isfinite(self.retry_after):
-            found.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+            # A difference of two clock readings may be 10.000000000000002: that is ten.
+            whole = math.ceil(round(self.retry_after, 3))
+            found.append((b"retry-after", b"%d" % max(1, whole)))
         return found
 
 

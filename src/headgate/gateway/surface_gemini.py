@@ -218,7 +218,7 @@ def _envelope(problem: Problem) -> dict[str, object]:
         }
     ]
     if problem.retry_after is not None and math.isfinite(problem.retry_after):
-        delay = max(1, math.ceil(problem.retry_after))
+        delay = max(1, math.ceil(round(problem.retry_after, 3)))
         details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{delay}s"})
     status = _STATUS_WORDS.get(problem.status, "UNKNOWN")
     error = {"code": problem.status, "message": problem.message, "status": status, "details": details}

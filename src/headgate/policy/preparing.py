@@ -17,7 +17,7 @@ from headgate.policy.privacy.markers import Redaction, take_out
 from headgate.policy.screening.invisible import clean
 from headgate.policy.screening.signals import Signals, escape_template_tokens, signals
 
-__all__ = ["Prepared", "map_piece", "prepared", "size_of"]
+__all__ = ["Prepared", "map_piece", "prepared"]
 
 Visit = Callable[[str, bool], str]
 """Gets a text and whether somebody outside wrote it; gives what is to stand in its place."""
@@ -66,16 +66,6 @@ def _sanitised(found: Sequence[tuple[str, bool]]) -> tuple[int, list[str], Signa
             text = escape_template_tokens(cleaned.text)
         texts.append(text)
     return hidden, texts, signals("\n".join(heard))
-
-
-def size_of(call: Call) -> int:
-    """Bytes and characters to look through."""
-    parts: list[object] = [*call.parts, *(part for turn in call.turns for part in turn.parts)]
-    return sum(
-        len(part.data) if isinstance(part, Blob) else len(part)
-        for part in parts
-        if isinstance(part, Blob | str)
-    )
 
 
 def _texts(call: Call) -> Iterator[tuple[str, bool]]:

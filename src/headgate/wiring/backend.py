@@ -17,6 +17,7 @@ from headgate.core.quota import Penalty
 from headgate.core.replies import ReplyCache
 from headgate.core.sessions import SessionStore
 from headgate.engine.gate import QuotaGate
+from headgate.engine.places import Places
 from headgate.engine.protection import ProtectionRules
 from headgate.policy.backoff import Backoff
 from headgate.policy.registry import ModelRegistry
@@ -92,12 +93,14 @@ def build_backend(
     before: Engine | None = None,
     chance: Callable[[], float] = CHANCE,
     cache: ReplyCache | None = None,
+    places: Places | None = None,
 ) -> Engine:
     """The engine of a generation. No I/O, no event loop needed.
 
     Args:
         store: of the quota ledgers; it outlives the generation.
         cache: where answers are kept, if they are; it outlives the generation.
+        places: of calls that go upstream, counted over all generations.
         before: the generation before this one, with the same keys.
     """
     engine = assemble(
@@ -117,7 +120,7 @@ def build_backend(
         backoff=tuning.backoff,
         retry_timeouts=False,  # S3-04c: a request that timed out may have been billed
         before=before,
-        resilience=Resilience(cache=cache, fallbacks=True, protection=tuning.protection),
+        resilience=Resilience(cache, fallbacks=True, protection=tuning.protection, places=places),
     )
     old, new = None if before is None else before.gate, engine.gate
     if before is not None and old is not None and new is not None and old is not new:
@@ -157,5 +160,9 @@ def _http(tuning: Tuning, clock: Clock) -> Transport:
 
 
 def open_sessions(path: str | None) -> SessionStore:
-    """Where sessions are remembered: a file, or this process. Opens nothing yet."""
+    """Where sessions are remembered: a file, or this process. Opens nothing yet.
+
+    Raises:
+        ConfigurationError: the file's folder does not exist, or the path is a folder.
+    """
     return MemorySessions() if path is None else SqliteSessions(path)

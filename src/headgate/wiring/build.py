@@ -14,6 +14,7 @@ from headgate.engine.learner import QuotaLearner
 from headgate.engine.pipeline import Pipeline
 from headgate.engine.pool import KeyPool
 from headgate.engine.protection import Protection
+from headgate.engine.stages.admit import Admit
 from headgate.engine.stages.attempt import Attempt
 from headgate.engine.stages.prepare import Prepare
 from headgate.engine.stages.reserve import Reserve
@@ -160,6 +161,7 @@ def assemble(
         prepare=prepare,
         recall=recall,
         degrade=_degrade(provider, prepare, clock) if resilience.fallbacks else None,
+        admit=None if resilience.places is None else Admit(resilience.places, clock),
         attempt=attempt,
         hedge=guard.hedge, protect=guard.protect, watch=guard.watch,
         reserve=Reserve(pool, clock, observer, gate, estimator, learner, tariff, provider.name),

@@ -1,4 +1,5 @@
-"""The gateway's usage ledger: a row for each attempt, written off the path of calls.
+"""The usage ledger of the gateway and of `headgate ask`: a row for each attempt, written off the path
+of calls.
 
 It is the ledger that a backend of the same user keeps, so `headgate usage` sums both.
 """
@@ -50,10 +51,10 @@ class GatewayUsage:
         """To be told of attempts and calls, by any thread."""
         return self._notes
 
-    def close(self) -> None:
-        """Write what waits, then close the ledger. It blocks. Rows that cannot be written are counted
-        in the log."""
-        self._writer.close()
+    def close(self, timeout: float | None = None) -> None:
+        """Write what waits, then close the ledger. It blocks, for `timeout` seconds at the most. Rows
+        that cannot be written are counted in the log."""
+        self._writer.close(timeout)
         if self._writer.dropped:
             _log.error("usage=lost rows=%d ledger=%s", self._writer.dropped, self.place.shown)
 

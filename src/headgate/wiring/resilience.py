@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from headgate.core.replies import ReplyCache
+from headgate.engine.places import Places
 from headgate.engine.protection import ProtectionRules
 
 __all__ = ["PLAIN", "Resilience"]
@@ -16,13 +17,16 @@ class Resilience:
 
     Attributes:
         cache: where answers are kept; None: the path has no recall.
-        fallbacks: whether calls may bring strategies for when every try has failed: the path has degrade.
+        fallbacks: whether calls may bring strategies for when every try has failed: the path has
+            degrade.
         protection: breakers, limits of calls at once, budgets of retries, second attempts.
+        places: of calls that go upstream; None: the path has no admit.
     """
 
     cache: ReplyCache | None = None
     fallbacks: bool = False
     protection: ProtectionRules = field(default_factory=ProtectionRules)
+    places: Places | None = None
 
 
 PLAIN = Resilience()

@@ -35,8 +35,10 @@ from headgate.engine.protection import Protection
 from headgate.policy.backoff import Backoff
 from headgate.policy.leases import Unready
 
-__all__ = ["Attempt"]
+__all__ = ["MORE_TIME", "Attempt"]
 
+MORE_TIME = "max_wait_seconds or timeout"
+"""What gives a call more time, in the words of most doors; one with other words says its own."""
 
 _TIME_TO_SEND = 0.001
 """Seconds, the least that a wait must leave of a deadline."""
@@ -221,7 +223,7 @@ class Attempt:
         error = QuotaExhaustedError(
             f"{_count(unready.cooling, self._total_keys)} out of quota for {passage.model}; the first "
             f"recovers in {wait:.0f} s.{self._last_words(passage)} Wait that long, allow a longer wait "
-            "(max_wait_seconds or timeout), or add a key of another project or organisation.",
+            f"({MORE_TIME}), or add a key of another project or organisation.",
             total_keys=self._total_keys,
             retry_after=wait,
             request_id=passage.call.request_id,

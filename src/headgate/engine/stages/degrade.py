@@ -38,6 +38,7 @@ from headgate.core.tokens import Usage
 from headgate.engine.gathering import in_form
 from headgate.engine.passage import Answer, Onward, Passage
 from headgate.engine.stream import ReplyStream
+from headgate.engine.writing import written
 from headgate.policy.degrading import degrades, nothing_helped
 from headgate.policy.json_schema import problems
 
@@ -152,7 +153,7 @@ class Degrade:
             return await onward(passage)
         if call.operation is Operation.GENERATE:
             pieces = structs.replace(passage.call, operation=Operation.STREAM)
-            passage.request = self._provider.write(pieces, passage.model)
+            passage.request = await written(self._provider, pieces, passage.model)
         answer = await onward(passage)
         if isinstance(answer, ReplyStream):
             answer.mend(partial(_mended, answer, told, passage))

@@ -15,6 +15,7 @@ from headgate.core.call import Preparation
 from headgate.core.errors import ModelRetiredError
 from headgate.core.ports import Clock, Provider
 from headgate.engine.passage import Answer, Onward, Passage
+from headgate.engine.writing import written
 from headgate.policy.models import ModelPolicy, Registry, Resolution
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Prepare:
         call = passage.call
         if call.preparation is not None:
             return await self._screened(passage, call.preparation, onward)
-        passage.request = self._provider.write(call, passage.model)
+        passage.request = await written(self._provider, call, passage.model)
         return await onward(passage)
 
     async def moved(self, passage: Passage, model: str) -> None:
@@ -76,7 +77,7 @@ class Prepare:
         if call.preparation is not None and self._screening is not None:
             await self._screening.moved(passage, call.preparation)
         else:
-            passage.request = self._provider.write(passage.call, passage.model)
+            passage.request = await written(self._provider, passage.call, passage.model)
 
     def _settle_on_model(self, passage: Passage) -> None:
         """Which model the call's name means today, and without the options it does not take."""

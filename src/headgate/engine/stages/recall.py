@@ -17,20 +17,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
 from msgspec import structs
 
-from headgate.core.call import Call, Chunk, Keeping, Operation, Priority, Reply
-from headgate.core.errors import DeadlineExceededError, HeadgateError, UpstreamError
-from headgate.core.outcome import Kind, Outcome
+from headgate.core.call import Call, Keeping, Operation, Priority, Reply
+from headgate.core.errors import DeadlineExceededError, HeadgateError
 from headgate.core.ports import Clock
 from headgate.core.replies import Found, KeptReply, ReplyCache
 from headgate.engine.flights import Flight, Flights, Membership
 from headgate.engine.following import impatient, own_copy, speaks_for_all, suits
+from headgate.engine.further_pieces import FurtherPieces
 from headgate.engine.gathering import in_form, whole
 from headgate.engine.held_claim import CLAIM_SECONDS, LOCAL_CLAIM_SECONDS, HeldClaim
 from headgate.engine.passage import Answer, Onward, Passage
@@ -239,7 +239,7 @@ class Recall:
         call, lease = passage.call, passage.lease
         stream = ReplyStream(
             flight.chunks[0],
-            self._rest(flight, call.deadline if follows else None),
+            FurtherPieces(flight, self._clock, call.deadline if follows else None),
             Membership(flight),
             lambda outcome: outcome,
             call.request_id,
@@ -247,24 +247,6 @@ class Recall:
         )
         stream.on_end(lambda _: self._noted(passage, flight, follows=follows))
         return stream
-
-    async def _rest(self, flight: Flight, deadline: float | None) -> AsyncGenerator[Chunk | Outcome]:
-        number = 1
-        while True:
-            try:
-                left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
-                chunk = await _within(flight.piece(number), left)
-            except TimeoutError:
-                yield Outcome(Kind.TIMEOUT, "The call's deadline passed before its end.")
-                return
-            if chunk is None:
-                break
-            yield chunk
-            number += 1
-        if isinstance(flight.error, UpstreamError):
-            yield flight.error.outcome
-        elif flight.error is not None:
-            raise flight.error
 
     # ── asking ──────────────────────────────────────────────────────────────────────────────────
 
@@ -352,11 +334,3 @@ _Read = Callable[[ReplyStream], Awaitable[Reply]]
 def _apart(reply: Reply) -> Reply:
     """A copy of what an answer has that can be changed: what one caller does to it is no other's."""
     return structs.replace(reply, content=deepcopy(reply.content)) if reply.content else reply
-
-
-async def _within(work: Awaitable[Chunk | None], seconds: float | None) -> Chunk | None:
-    """Raises `TimeoutError`."""
-    if seconds is None:
-        return await work
-    async with asyncio.timeout(seconds):
-        return await work
