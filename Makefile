@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+LANGCHAIN := $(VENV)/langchain
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS   ?= 2
 
@@ -27,7 +28,7 @@ types: $(VENV)/dev.stamp ## mypy --strict over src and bench
 walls: $(VENV)/dev.stamp ## the layers of docs/architecture.md, checked by import-linter
 	$(BIN)/lint-imports
 
-tests: $(VENV)/dev.stamp ## pytest alone
+tests: $(VENV)/dev.stamp $(VENV)/system.stamp $(LANGCHAIN)/stamp ## pytest alone
 	$(BIN)/pytest -q -n $(JOBS)
 
 bench: $(VENV)/dev.stamp ## the micro benchmarks and the ledger at scale; writes bench/results
@@ -52,6 +53,15 @@ lock: $(VENV)/dev.stamp ## resolve requirements/*.in anew, with hashes
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+
+$(LANGCHAIN)/stamp: requirements/langchain.txt | $(VENV)/pip.stamp
+	@$(PYTHON) -m venv $(LANGCHAIN)
+	@$(LANGCHAIN)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/langchain.txt
+	@touch $@
+
+$(VENV)/system.stamp: requirements/system.sh | $(VENV)/pip.stamp
+	@requirements/system.sh
+	@touch $@
 
 $(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -81,6 +81,8 @@ def _notes(names: list[str]) -> dict[str, list[str]]:
     notes = {}
     if "decisions" in names:
         notes["Limiters"] = decisions.notes()
+    if "admission" in names:
+        notes["Servers of the admissions"] = admission.notes()
     if "imports" in names:
         notes["What dominates the import"] = imports.dominating()
     return notes

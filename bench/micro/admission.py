@@ -21,17 +21,28 @@ from itertools import count
 import redis
 
 from bench.micro.figures import Figure, Scale, in_turn, ratio
-from bench.server import calls, running
+from bench.server import calls, running, servers
 from headgate.core.quota import Ask, Batch, Counts, Grant, Kind, Limit, Mode, Settlement
 from headgate.policy.quota.ledger import QuotaLedger
 from headgate.stores.valkey import ValkeyStore
 from headgate.stores.valkey_wire import script_source
 from headgate.wiring.clock import SystemClock
 
-__all__ = ["AT_ONCE", "FLAT", "LIMITS", "MEMORY", "SERVER", "TRIPS", "Books", "Server", "measure"]
+__all__ = [
+    "AT_ONCE",
+    "FLAT",
+    "LIMITS",
+    "MEMORY",
+    "SERVER",
+    "TRIPS",
+    "Books",
+    "Server",
+    "measure",
+    "notes",
+]
 
 MEMORY = "An admission in memory (acquire and settle)"
-SERVER = "An admission on Valkey, time at the server"
+SERVER = {kind: f"An admission on {kind}, time at the server" for kind in ("Valkey", "Redis")}
 TRIPS = "Round trips on Valkey"
 FLAT = 1.5
 """What the dearest may cost, as a multiple of the cheapest: the aim."""
@@ -135,11 +146,19 @@ class Server:
 def measure(scale: Scale) -> list[Figure]:
     repeats = min(5, scale.repeats)
     figures = _in_memory(scale, repeats)
-    with _servers(scale) as servers:
-        for batch in (1, BATCH):
-            values = in_turn(repeats, [partial(one.take, scale.admissions, batch) for one in servers])
-            figures += _flat(SERVER, f"batches of {batch}", scale.domains, values)
+    for program in servers():
+        with _groups(scale, program.binary) as groups:
+            for batch in (1, BATCH):
+                values = in_turn(
+                    repeats, [partial(one.take, scale.admissions, batch) for one in groups]
+                )
+                figures += _flat(SERVER[program.kind], f"batches of {batch}", scale.domains, values)
     return figures + _trips(scale, repeats)
+
+
+def notes() -> list[str]:
+    """Which servers they are, for the results."""
+    return [f"{program.kind} {program.version}" for program in servers()]
 
 
 def _in_memory(scale: Scale, repeats: int) -> list[Figure]:
@@ -149,13 +168,13 @@ def _in_memory(scale: Scale, repeats: int) -> list[Figure]:
 
 
 @contextmanager
-def _servers(scale: Scale) -> Iterator[list[Server]]:
+def _groups(scale: Scale, binary: str) -> Iterator[list[Server]]:
     with ExitStack() as stack:
-        servers = []
+        groups = []
         for size in scale.domains:
-            servers.append(Server(stack.enter_context(running()), size))
-            stack.callback(servers[-1].close)
-        yield servers
+            groups.append(Server(stack.enter_context(running(binary)), size))
+            stack.callback(groups[-1].close)
+        yield groups
 
 
 def _flat(

@@ -51,10 +51,14 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (decisions.LARGE, name)
         for name in ("headgate ledger", "headgate ledger, ValkeyStore", "limits, moving window")
     ],
-    "an admission with 10,000 domains to one with 10: memory · Valkey, singly · in batches of 32": [
+    "an admission with 10,000 domains to one with 10: memory · Redis · Valkey": [
         (admission.MEMORY, "10,000 to 10 domains, one at a time"),
-        (admission.SERVER, "10,000 to 10 domains, batches of 1"),
-        (admission.SERVER, "10,000 to 10 domains, batches of 32"),
+        (admission.SERVER["Redis"], "10,000 to 10 domains, batches of 1"),
+        (admission.SERVER["Valkey"], "10,000 to 10 domains, batches of 1"),
+    ],
+    "in batches of 32, with 10,000 to one with 1,000: Redis · Valkey": [
+        (admission.SERVER["Redis"], "10,000 to 1,000 domains, batches of 32"),
+        (admission.SERVER["Valkey"], "10,000 to 1,000 domains, batches of 32"),
     ],
     "round trips an admission, 1 · 8 · 64 coroutines": [
         (admission.TRIPS, f"round trips an admission, {many} coroutines") for many in admission.AT_ONCE

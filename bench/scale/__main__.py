@@ -29,7 +29,7 @@ from bench.scale.world import (
     RealBooks,
     World,
 )
-from bench.server import memory, running
+from bench.server import memory, running, servers
 from headgate.core.quota import Ask
 from headgate.policy.quota.ledger import QuotaLedger
 
@@ -42,7 +42,7 @@ _AT_LEAST = 10.0  # virtual seconds that are measured, however slow the machine 
 _NOTES = (
     "Every grant of every domain was checked against the 60 s before it, apart from the ledger.",
     (
-        "A shard takes what Valkey was measured to take for a call and for each ask; half a "
+        "A shard takes what the server was measured to take for a call and for each ask; half a "
         "millisecond of network is added. After a refusal a process waits 20 ms at least."
     ),
     "Rows about shards: two groups, grants only; how long calls queue and how many share a trip.",
@@ -100,8 +100,9 @@ def main(arguments: list[str]) -> int:
         _say("waiting for a quiet machine, a minute at most …")
         await_quiet()
     watch = Watch()
-    cost, on_server = _server(size)
+    cost, on_server, which = _server(size)
     rows, notes = _ledger(size, cost)
+    notes.append(which)
     rows = [*rows, *on_server, *_weighed(size.weighed), *_shards(size, cost)]
     verdict = watch.verdict()
     text = _table(size, rows, notes, verdict)
@@ -130,10 +131,11 @@ def _say(text: str) -> None:
 # ── what a server takes ───────────────────────────────────────────────────────────────────────────
 
 
-def _server(size: Size) -> tuple[Cost, list[Row]]:
+def _server(size: Size) -> tuple[Cost, list[Row], str]:
     """The shared store at this number of domains: its time for an admission, and its memory."""
-    _say(f"Valkey with {size.domains:,} domains …")
-    with running() as url, redis.Redis.from_url(url) as client:
+    program = servers()[-1]  # of two the one whose memory is what servers in use have
+    _say(f"{program.kind} {program.version} with {size.domains:,} domains …")
+    with running(program.binary) as url, redis.Redis.from_url(url) as client:
         empty = memory(client)
         with closing(Server(url, size.domains, warm=0)):
             declared = memory(client) - empty
@@ -144,14 +146,15 @@ def _server(size: Size) -> tuple[Cost, list[Row]]:
             batched = sorted(server.take(batches, MOST_ASKS) for _ in range(3))[1]
             loaded = memory(client) - empty
     rows = [
-        Row("Valkey: server time an admission, singly", singly, "µs"),
-        Row(f"Valkey: server time an admission, batches of {MOST_ASKS}", batched, "µs"),
-        Row("Valkey: admissions a second of server time, singly", 1e6 / singly),
-        Row(f"Valkey: admissions a second of server time, batches of {MOST_ASKS}", 1e6 / batched),
-        Row("Valkey: memory a domain, declared", declared / size.domains / 1024, "KB"),
-        Row("Valkey: memory a domain, half loaded", loaded / size.domains / 1024, "KB"),
+        Row("server: time an admission, singly", singly, "µs"),
+        Row(f"server: time an admission, batches of {MOST_ASKS}", batched, "µs"),
+        Row("server: admissions a second of its time, singly", 1e6 / singly),
+        Row(f"server: admissions a second of its time, batches of {MOST_ASKS}", 1e6 / batched),
+        Row("server: memory a domain, declared", declared / size.domains / 1024, "KB"),
+        Row("server: memory a domain, half loaded", loaded / size.domains / 1024, "KB"),
     ]
-    return Cost.through(singly, batched, MOST_ASKS), rows
+    note = f"The server: {program.kind} {program.version}."
+    return Cost.through(singly, batched, MOST_ASKS), rows, note
 
 
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +168,7 @@ def _ledger(size: Size, cost: Cost) -> tuple[list[Row], list[str]]:
     if load > _MOST_LOAD:
         cost = Cost(0.0, 0.0)
         notes.append(
-            f"**One Valkey shard does not carry this load**: it needs {load:.1f} of them, and a group "
+            f"**One shard does not carry this load**: it needs {load:.1f} of them, and a group "
             "cannot be split. The ledger's figures are those of a server that takes no time."
         )
     books = RealBooks(size.domains)
@@ -194,7 +197,7 @@ def _ledger(size: Size, cost: Cost) -> tuple[list[Row], list[str]]:
         Row("asks an admission: more than 1 where calls had to wait", seen.asked / granted),
         Row("ledger in Python: CPU an admission, refusals included", books.cpu / granted * 1e6, "µs"),
         Row("ledger in Python: admissions a CPU second, one shard", granted / max(1e-9, books.cpu)),
-        Row("Valkey shards the load needs, in full batches", load),
+        Row("shards the load needs, in full batches", load),
         Row("the shard: share of its time in use", seen.busiest, "%"),
         Row("from birth to grant, p50", seen.wait(0.5) * 1e3, "ms"),
         Row("from birth to grant, p99", seen.wait(0.99) * 1e3, "ms"),

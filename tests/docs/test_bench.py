@@ -41,6 +41,7 @@ def test_the_micro_benchmarks_run(tmp_path: Path) -> None:
         "Decisions on Valkey, unit cost, one key, 32 at a time",
         "A request of 30,000 tokens to a request of one",
         "An admission in memory (acquire and settle)",
+        "An admission on Redis, time at the server",
         "An admission on Valkey, time at the server",
         "Round trips on Valkey",
         "A call through its stages, without a socket, 32 at a time",
