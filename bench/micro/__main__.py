@@ -17,6 +17,7 @@ from bench.micro import (
     codegen,
     decisions,
     imports,
+    metrics,
     overhead,
     stages,
     telemetry,
@@ -37,6 +38,7 @@ ALL = {
     "cache": cache,
     "codegen": codegen,
     "telemetry": telemetry,
+    "metrics": metrics,
     "usage": usage,
     "imports": imports,
 }

@@ -9,7 +9,7 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -35,7 +35,9 @@ from headgate.telemetry import (
 )
 from headgate.telemetry.alerting import Alerting
 from headgate.telemetry.call_traces import CallTraces
+from headgate.telemetry.request_traces import traced
 from headgate.telemetry.sampling import EarlyRatio
+from headgate.telemetry.switch import SWITCH
 from headgate.testing import Answer, ScriptedTransport
 from headgate.wiring.clock import SystemClock
 
@@ -131,7 +133,7 @@ def _pieces(scale: Scale) -> list[Figure]:
     pieces = _all_pieces()
     taken = in_turn(scale.repeats, [taking(once, sampler) for once, sampler in pieces.values()])
     figures = [Figure(PIECES, name, "µs", values) for name, values in zip(pieces, taken, strict=True)]
-    return [*figures, *_requests(scale), *_lines(scale)]
+    return [*figures, *_requests(scale), *_gateway(scale), *_lines(scale)]
 
 
 def _all_pieces() -> dict[str, tuple[Once, Sampler | None]]:
@@ -206,6 +208,57 @@ def _requests(scale: Scale) -> list[Figure]:
     }
     taken = in_turn(scale.repeats, [taking(way) for way in ways.values()])
     return [Figure(PIECES, name, "µs", values) for name, values in zip(ways, taken, strict=True)]
+
+
+def _gateway(scale: Scale) -> list[Figure]:
+    """What tracing adds to a request of the gateway: with the share of traces at none, with a client
+    that does not sample, and sampled. Nothing is served."""
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": "/x",
+        "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    without: Mapping[bytes, bytes] = {b"host": b"localhost"}
+    trace, span = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
+    left_out = {**without, b"traceparent": b"-".join((b"00", trace, span, b"00"))}
+    wanted = {**without, b"traceparent": b"-".join((b"00", trace, span, b"01"))}
+
+    async def work(send: object) -> None:
+        pass
+
+    async def send(message: object) -> None:
+        pass
+
+    def taking(sampler: Sampler | None, headers: Mapping[bytes, bytes]) -> Callable[[], float]:
+        async def plain() -> object:
+            await work(send)
+            return None
+
+        async def once() -> object:
+            setup = SWITCH.setup
+            assert setup is not None
+            await traced(setup, scope, headers, "/x", send, work)
+            return None
+
+        def take() -> float:
+            if sampler is None:
+                return asyncio.run(_cpu(plain, scale.calls * 5))
+            with _on(sampler):
+                return asyncio.run(_cpu(once, scale.calls * 5))
+
+        return take
+
+    none = ParentBased(EarlyRatio(0.0))
+    ways = {
+        "not traced": taking(None, without),
+        "outside the share": taking(none, without),
+        "not sampled by its client": taking(none, left_out),
+        "sampled": taking(none, wanted),
+    }
+    taken = in_turn(scale.repeats, list(ways.values()))
+    return [
+        Figure(PIECES, f"a request of the gateway, {name}", "µs", values)
+        for name, values in zip(ways, taken, strict=True)
+    ]
 
 
 def _lines(scale: Scale) -> list[Figure]:

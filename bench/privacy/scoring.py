@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from headgate.policy.privacy.recognise import find
 
-__all__ = ["Document", "Scores", "score"]
+__all__ = ["Document", "Scores", "score", "score_found"]
 
 _OVERLAP = 0.5
 """Of the longer of the two."""
@@ -37,19 +37,23 @@ class Scores:
         began = time.process_time()
         found = find(document.text)
         self.seconds += time.process_time() - began
+        self.count(document, [(piece.start, piece.stop, piece.kind) for piece in found])
+
+    def count(self, document: Document, found: Sequence[tuple[int, int, str]]) -> None:
+        """Compare what was found in a document with its labels."""
         self.bytes += len(document.text.encode())
         met: set[int] = set()
-        for piece in found:
+        for begin, end, what in found:
             hit = None
             for number, (start, stop, kind) in enumerate(document.spans):
-                longer = max(stop - start, piece.stop - piece.start)
-                shared = min(stop, piece.stop) - max(start, piece.start)
-                if kind == piece.kind and shared >= _OVERLAP * longer:
+                longer = max(stop - start, end - begin)
+                shared = min(stop, end) - max(start, begin)
+                if kind == what and shared >= _OVERLAP * longer:
                     hit = number
             if hit is None:
-                self.alarms[piece.kind] += 1
+                self.alarms[what] += 1
             else:
-                self.hits[piece.kind] += 1
+                self.hits[what] += 1
                 met.add(hit)
         for number, (_, _, kind) in enumerate(document.spans):
             self.misses[kind] += number not in met
@@ -72,6 +76,17 @@ def score(documents: Sequence[Document]) -> Scores:
     scores = Scores()
     for document in documents:
         scores.add(document)
+    return scores
+
+
+def score_found(
+    documents: Sequence[Document], found: Sequence[Sequence[tuple[int, int, str]]], seconds: float
+) -> Scores:
+    """Compare what somebody else found, in so many seconds of CPU."""
+    scores = Scores()
+    for document, pieces in zip(documents, found, strict=True):
+        scores.count(document, pieces)
+    scores.seconds = seconds
     return scores
 
 

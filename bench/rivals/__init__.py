@@ -1,0 +1,1 @@
+"""Headgate beside other people's programs, whole against whole."""

@@ -1,0 +1,1 @@
+"""How connections spread over the workers of a gateway."""
