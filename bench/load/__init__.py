@@ -1,0 +1,1 @@
+"""What the content service bears: one instance, and several behind nginx."""

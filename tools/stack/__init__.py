@@ -1,0 +1,1 @@
+"""The topology of deploy/compose without containers: `python -m tools.stack`."""
