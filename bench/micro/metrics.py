@@ -16,6 +16,7 @@ from headgate.core.call import Operation, Usage
 from headgate.core.outcome import Kind, Outcome
 from headgate.core.records import AttemptRecord, CallRecord
 from headgate.gemini import ResilientGeminiClient
+from headgate.policy.nano_prices import NOTHING
 from headgate.telemetry.metrics.exposition import exposed
 from headgate.telemetry.metrics.metrics import Metrics
 from headgate.telemetry.metrics.publication import Publication
@@ -53,7 +54,7 @@ def _records(model: str = MODEL, domain: str = "alpha") -> tuple[AttemptRecord, 
 
 def _path(scale: Scale) -> list[Figure]:
     metrics = Metrics(SystemClock())
-    metrics.engine.price = lambda *_: 1
+    metrics.engine.price = lambda *_: NOTHING
     attempt, call = _records()
     theirs = CollectorRegistry()
     counter = Counter("a", "a", ["model", "outcome"], registry=theirs)
@@ -141,7 +142,7 @@ def _reading(scale: Scale) -> list[Figure]:
     clock = SystemClock()
     registry = CollectorRegistry()
     metrics = metrics_of(registry, clock)
-    metrics.engine.price = lambda *_: 1
+    metrics.engine.price = lambda *_: NOTHING
     for number in range(20):
         for model in range(5):
             for record, count in zip(
