@@ -7,14 +7,12 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased
@@ -26,53 +24,29 @@ from opentelemetry.trace import (
     TraceFlags,
     use_span,
 )
-from tests.support import MODEL, broken_inside, key, keys, quota, said, scripted, stream
+from tests.otlp import OtlpReceiver
+from tests.support import MODEL, broken_inside, key, keys, quota, reply, said, scripted, stream
 from tests.telemetry import UNSAMPLED, Seen, telemetry
 
 from headgate.backend import BackendConfig, GeminiBackend, GeminiRequest, LoggingConfig
 from headgate.core.call import Call, Operation
+from headgate.engine.stopwatch import timed
 from headgate.gemini import GeminiAPICallError
 from headgate.telemetry import trace_span
 from headgate.telemetry.call_traces import TRACES, CallTraces
 from headgate.telemetry.sampling import EarlyRatio
-from headgate.testing import ScriptedTransport, VirtualClock
+from headgate.testing import Answer, ScriptedTransport, VirtualClock
 from headgate.transport.http import HttpTransport
 from headgate.wiring.clock import SystemClock
 
 CALL = "headgate.call generate"
 ATTEMPT = f"generate_content {MODEL}"
 
-CONVENTIONS = {
-    "error.type",
-    "gen_ai.input.messages",
-    "gen_ai.operation.name",
-    "gen_ai.output.messages",
-    "gen_ai.output.type",
-    "gen_ai.provider.name",
-    "gen_ai.request.choice.count",
-    "gen_ai.request.frequency_penalty",
-    "gen_ai.request.max_tokens",
-    "gen_ai.request.model",
-    "gen_ai.request.presence_penalty",
-    "gen_ai.request.seed",
-    "gen_ai.request.stop_sequences",
-    "gen_ai.request.stream",
-    "gen_ai.request.temperature",
-    "gen_ai.request.top_k",
-    "gen_ai.request.top_p",
-    "gen_ai.response.finish_reasons",
-    "gen_ai.response.id",
-    "gen_ai.response.model",
-    "gen_ai.system_instructions",
-    "gen_ai.usage.cache_creation.input_tokens",
-    "gen_ai.usage.cache_read.input_tokens",
-    "gen_ai.usage.input_tokens",
-    "gen_ai.usage.output_tokens",
-    "gen_ai.usage.reasoning.output_tokens",
-    "http.request.resend_count",
-    "http.response.status_code",
-}
-"""What is used of the semantic conventions 1.42.0: a name that is not here was not looked up there."""
+PINNED = json.loads(
+    (Path(__file__).parents[1] / "data" / "semantic-conventions.json").read_text(encoding="utf-8")
+)
+CONVENTIONS = {*PINNED["gen_ai"], *PINNED["http"]}
+"""What is used of the semantic conventions: a name that is not there was not looked up."""
 
 
 def of(seen: Seen, name: str) -> list[ReadableSpan]:
@@ -143,6 +117,26 @@ async def test_names_of_attributes_are_those_of_the_pinned_conventions_or_ours(
     assert {"gen_ai.request.top_k", "gen_ai.request.stream", "gen_ai.system_instructions"} <= names
 
 
+async def test_input_has_what_came_from_a_cache_and_output_has_thoughts(clock: VirtualClock) -> None:
+    """As the conventions count them, whatever a provider does."""
+    told = reply()
+    told["usageMetadata"] = {
+        "promptTokenCount": 50, "cachedContentTokenCount": 20, "toolUsePromptTokenCount": 7,
+        "candidatesTokenCount": 3, "thoughtsTokenCount": 11, "totalTokenCount": 71,
+    }  # fmt: skip
+    with telemetry() as seen:
+        client, _ = scripted([Answer(body=json.dumps(told).encode())], clock)
+        await client.generate_content("hi", MODEL)
+    (attempt,) = of(seen, ATTEMPT)
+    used = {name: value for name, value in facts(attempt).items() if ".usage." in name}
+    assert used == {
+        "gen_ai.usage.input_tokens": 57,
+        "gen_ai.usage.output_tokens": 14,
+        "gen_ai.usage.cache_read.input_tokens": 20,
+        "gen_ai.usage.reasoning.output_tokens": 11,
+    }
+
+
 async def test_a_stream_is_traced_to_its_end(clock: VirtualClock) -> None:
     with telemetry() as seen:
         client, _ = scripted([stream("a", "b", piece_delay=3)], clock)
@@ -153,6 +147,7 @@ async def test_a_stream_is_traced_to_its_end(clock: VirtualClock) -> None:
     (attempt,) = of(seen, ATTEMPT)
     assert [seconds(call), seconds(attempt)] == pytest.approx([6, 6], abs=1e-3)
     assert facts(attempt)["gen_ai.request.stream"] is True
+    assert facts(attempt)["gen_ai.response.time_to_first_chunk"] == pytest.approx(3)
     assert facts(call)["gen_ai.response.finish_reasons"] == ("STOP",)
     assert facts(call)["gen_ai.response.model"] == MODEL
     assert facts(attempt)["gen_ai.usage.output_tokens"] == 3
@@ -167,6 +162,9 @@ async def test_a_stream_that_is_left_is_cancelled_and_no_error(clock: VirtualClo
     (call,) = of(seen, "headgate.call stream")
     assert facts(call)["error.type"] == "cancelled"
     assert call.status.status_code is StatusCode.UNSET
+    (attempt,) = of(seen, ATTEMPT)
+    assert facts(attempt)["error.type"] == "cancelled"
+    assert attempt.status.status_code is StatusCode.UNSET
     assert TRACES._open == {}
 
 
@@ -192,6 +190,93 @@ async def test_a_kept_answer_has_no_attempt(clock: VirtualClock) -> None:
     assert seen.tree() == [(CALL, [ATTEMPT]), (CALL, [])]
 
 
+# ── stages ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_stage_that_takes_time_of_its_own_has_a_span(clock: VirtualClock) -> None:
+    """What a call waits for its turn is no attempt's time, and no event tells of it."""
+    with telemetry() as seen:
+        client, _ = scripted([said(delay=2)], clock, quotas={"rpm": 1})
+        await client.generate_content("hi", MODEL)
+        await client.generate_content("hi", MODEL, max_wait_seconds=90)
+    assert [names for _, names in seen.tree()] == [[ATTEMPT], ["headgate.reserve", ATTEMPT]]
+    (waited,) = of(seen, "headgate.reserve")
+    assert waited.kind is SpanKind.INTERNAL
+    assert facts(waited) == {}
+    answered = of(seen, ATTEMPT)[1]
+    assert 55 < seconds(waited) < 65
+    assert seconds(answered) == pytest.approx(2, abs=1e-3)
+    assert (waited.end_time or 0) <= (answered.start_time or 0) + 1_000_000
+
+
+async def test_the_wait_before_a_retry_lies_between_its_attempts(clock: VirtualClock) -> None:
+    with telemetry() as seen:
+        client, _ = scripted([broken_inside(delay=1), said(delay=1)], clock)
+        await client.generate_content("hi", MODEL)
+    assert [names for _, names in seen.tree()] == [[ATTEMPT, "headgate.attempt", ATTEMPT]]
+    (call,) = of(seen, CALL)
+    (wait,) = of(seen, "headgate.attempt")
+    assert seconds(wait) == pytest.approx(facts(call)["headgate.waited_seconds"], abs=1e-3)
+
+
+async def test_a_call_that_waits_for_anothers_answer_says_so(clock: VirtualClock) -> None:
+    config = BackendConfig(model_discovery=False)
+    transport = ScriptedTransport([said(delay=3)], clock)
+    made = GeminiBackend(config, keys=keys(1), transport=transport, clock=clock, environ={})
+    with telemetry() as seen:
+        asked = [made.execute_gemini_enhanced(GeminiRequest("Explain tides", MODEL)) for _ in range(2)]
+        await asyncio.gather(*asked)
+    assert len(transport.sent) == 1
+    assert sorted(names for _, names in seen.tree()) == [[ATTEMPT], ["headgate.recall"]]
+    (followed,) = of(seen, "headgate.recall")
+    assert seconds(followed) == pytest.approx(3, abs=1e-2)
+
+
+async def test_calls_that_nobody_traces_take_the_plain_path(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("nobody asked for the time")
+
+    monkeypatch.setattr("headgate.engine.pipeline.timed", never)
+    client, _ = scripted([said()], clock)
+    await client.generate_content("hi", MODEL)
+    with telemetry(UNSAMPLED):
+        await client.generate_content("hi", MODEL)
+
+
+async def test_own_time_is_what_does_not_pass_further_down(clock: VirtualClock) -> None:
+    """Before, between two times and after; of a failure too. Hedge and send tell by records."""
+    heard: list[tuple[str, float, float]] = []
+
+    async def outer(passage: Any, onward: Any) -> Any:
+        await clock.sleep(1)
+        with suppress(LookupError):
+            await onward(passage)
+        await clock.sleep(2)
+        await onward(passage)
+        await clock.sleep(3)
+
+    async def inner(passage: Any, onward: Any) -> Any:
+        await clock.sleep(10)
+        return await onward(passage)
+
+    async def end(passage: Any) -> Any:
+        await clock.sleep(100)
+        if len(heard) < 4:
+            raise LookupError
+
+    stages: Any = [("outer", outer), ("hedge", inner), ("inner", inner), ("send", inner)]
+    path = timed(stages, end, clock, lambda *fact: heard.append(fact))
+    await path(None)  # type: ignore[arg-type] # stages look at no passage here
+    took = [(name, ended - began) for name, began, ended in heard]
+    assert took == [
+        ("outer", 1), ("inner", 10), ("inner", 0),
+        ("outer", 2), ("inner", 10), ("inner", 0),
+        ("outer", 3),
+    ]  # fmt: skip
+
+
 # ── what is not there ───────────────────────────────────────────────────────────────────────────
 
 
@@ -204,7 +289,8 @@ async def test_nothing_is_traced_that_is_not_sampled(clock: VirtualClock) -> Non
             await client.generate_content("hi", MODEL)
     assert seen.spans == []
     assert TRACES._open == {}
-    assert not any("traceparent" in sent.credential for sent in transport.sent)
+    carried = [sent.credential.get("traceparent") for sent in transport.sent]
+    assert carried == [None, f"00-{1:032x}-{2:016x}-00"], "what was decided elsewhere goes on"
 
 
 async def test_the_share_that_is_kept_is_decided_before_a_span_is_begun(clock: VirtualClock) -> None:
@@ -327,67 +413,30 @@ def test_what_is_remembered_of_calls_is_bounded() -> None:
 # ── over OTLP ───────────────────────────────────────────────────────────────────────────────────
 
 
-class _Receiver(ThreadingHTTPServer):
-    """Takes OTLP over HTTP, as a collector does."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Taking)
-        self.taken: list[tuple[str, str, ExportTraceServiceRequest]] = []
-
-
-class _Taking(BaseHTTPRequestHandler):
-    server: _Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        request = ExportTraceServiceRequest.FromString(body)
-        self.server.taken.append((self.path, self.headers.get("x-tenant", ""), request))
-        self.send_response(200)
-        self.send_header("content-type", "application/x-protobuf")
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
 def test_an_otlp_receiver_gets_the_tree() -> None:
-    receiver = _Receiver()
-    serving = Thread(target=receiver.serve_forever, daemon=True)
-    serving.start()
     clock = VirtualClock()
-    try:
-        with telemetry() as seen:
-            url = f"http://127.0.0.1:{receiver.server_port}/v1/traces"
-            exporter = OTLPSpanExporter(endpoint=url, headers={"x-tenant": "t1"})
-            seen.tracers.add_span_processor(BatchSpanProcessor(exporter))
-            transport = ScriptedTransport([quota("Minute", "50s"), broken_inside(), said()], clock)
-            config = BackendConfig(model_discovery=False)
-            made = GeminiBackend(config, keys=keys(2), transport=transport, clock=clock, environ={})
-            for _ in range(2):
-                clock.run(made.execute_gemini_enhanced(GeminiRequest("Explain tides", MODEL)))
-            assert seen.tracers.force_flush()
-    finally:
-        receiver.shutdown()
-        serving.join()
-        receiver.server_close()
-    assert {(path, tenant) for path, tenant, _ in receiver.taken} == {("/v1/traces", "t1")}
-    spans = [
-        span
-        for _, _, request in receiver.taken
-        for resource in request.resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
-    call, kept = [span for span in spans if not span.parent_span_id]
+    with OtlpReceiver() as receiver, telemetry() as seen:
+        url = f"{receiver.endpoint}/v1/traces"
+        exporter = OTLPSpanExporter(endpoint=url, headers={"x-tenant": "t1"})
+        seen.tracers.add_span_processor(BatchSpanProcessor(exporter))
+        transport = ScriptedTransport([quota("Minute", "50s"), broken_inside(), said()], clock)
+        config = BackendConfig(model_discovery=False)
+        made = GeminiBackend(config, keys=keys(2), transport=transport, clock=clock, environ={})
+        for _ in range(2):
+            clock.run(made.execute_gemini_enhanced(GeminiRequest("Explain tides", MODEL)))
+        assert seen.tracers.force_flush()
+    assert {(path, headers["x-tenant"]) for path, headers in receiver.heads} == {("/v1/traces", "t1")}
+    spans = receiver.spans
+    call, kept = [span for span in spans if not span.parent_id]
     assert [one.name for one in (call, kept)] == [CALL, CALL]
-    assert [event.name for event in call.events] == ["headgate.wait"]
-    attempts = [span for span in spans if span.parent_span_id == call.span_id]
-    assert [span.name for span in attempts] == [ATTEMPT] * 3
-    assert [span.status.code for span in attempts] == [2, 2, 0]
+    assert call.events == ("headgate.wait",)
+    below = [span for span in spans if span.parent_id == call.span_id]
+    assert [span.name for span in below] == [ATTEMPT, ATTEMPT, "headgate.attempt", ATTEMPT]
+    attempts = [span for span in below if span.name == ATTEMPT]
+    assert [span.status for span in attempts] == [2, 2, 0]
     assert {span.trace_id for span in attempts} == {call.trace_id}
-    cached = {one.key: one.value.bool_value for one in kept.attributes if one.key == "headgate.cached"}
-    assert cached == {"headgate.cached": True}
-    assert not [span for span in spans if span.parent_span_id == kept.span_id]
+    assert kept.facts["headgate.cached"] is True
+    assert not [span for span in spans if span.parent_id == kept.span_id]
 
 
 def test_our_own_connections_are_not_traced_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:

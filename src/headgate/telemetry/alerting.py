@@ -62,7 +62,7 @@ class Alerting:
         self._watch = AlertWatch(rules)
         self._clock = clock
         self._cost = cost
-        self._broken = broken
+        self.broken = broken
         self._lock = Lock()
         self._listeners: list[Listener] = []
         self._feeds: WeakSet[AlertFeed] = WeakSet()
@@ -112,7 +112,7 @@ class Alerting:
                 alerts += watch.served(record.model, now, wall)
             troubled = record.error is not None or record.retries or record.fallback is not None
             if watch.rules.breaker_open and (troubled or watch.breaker_stands):
-                alerts += watch.breakers(self._broken(), now, wall)
+                alerts += watch.breakers(self.broken(), now, wall)
         if alerts or watch.due < _NEVER:
             self._told(alerts)
 
@@ -189,7 +189,7 @@ class Alerting:
         with self._lock:
             alerts = self._watch.tick(now, wall)
             if self._watch.breaker_stands:
-                alerts += self._watch.breakers(self._broken(), now, wall)
+                alerts += self._watch.breakers(self.broken(), now, wall)
         self._told(alerts)
 
     def _told(self, alerts: list[Alert]) -> None:

@@ -1,6 +1,7 @@
 """Spans of the engine's calls: one a call, and under it one for each attempt.
 
     headgate.call generate           what the caller waited for; waits are events of it
+    ├── headgate.reserve             a stage that took time of its own, here for its turn
     ├── generate_content gemini-…    an attempt: which key, what became of it, tokens
     └── generate_content gemini-…
 
@@ -22,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.core.call import Blob, Call, Operation, Reply, Role, Usage
 from headgate.core.outcome import Kind
+from headgate.core.ports import StageTimes
 from headgate.core.records import AttemptRecord, CallRecord, WaitRecord
 from headgate.policy.redaction import Redactor
-from headgate.telemetry.switch import KEPT, SWITCH, Setup
+from headgate.telemetry.raw_options import options_of
+from headgate.telemetry.switch import KEPT, SWITCH, UNSAMPLED, Setup
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
@@ -34,7 +37,11 @@ __all__ = ["TRACES", "CallTraces"]
 PROVIDERS = {"gemini": "gcp.gemini", "anthropic": "anthropic", "openai": "openai"}
 """`gen_ai.provider.name`, by what we call a provider."""
 
-_OPERATIONS = {Operation.EMBED: "embeddings", Operation.COUNT: "count_tokens"}
+_OPERATIONS = {
+    Operation.EMBED: "embeddings",
+    Operation.COUNT: "count_tokens",
+    Operation.LIST: "list",
+}
 _GENERATES = {"gemini": "generate_content"}  # the others chat
 _OPTIONS = {
     "max_output_tokens": "gen_ai.request.max_tokens",
@@ -49,6 +56,9 @@ _OPTIONS = {
 }
 _NAMES = {operation: f"headgate.call {operation.value}" for operation in Operation}
 _ROLES = {Role.USER: "user", Role.MODEL: "assistant"}
+SHORTEST_STAGE = 0.001
+"""Seconds that a stage must be busy itself to have a span, which costs 14 µs."""
+
 _MOST_OPEN = 10_000  # calls whose end is not known; the oldest are ended
 _MOST_ATTEMPTS = 1_000  # spans of one call
 _MOST_CONTENT = 4_000  # characters of a piece of a prompt
@@ -61,13 +71,19 @@ Facts = dict[str, Any]
 class _Open:
     """A call under way."""
 
-    __slots__ = ("attempts", "began", "facts", "span")
+    __slots__ = ("attempts", "began", "facts", "span", "stages")
 
     def __init__(self, span: Span, began: int, facts: Facts) -> None:
         self.span = span
         self.began = began  # nanoseconds of Unix time
         self.facts = facts
         self.attempts: list[AttemptRecord] = []
+        self.stages: list[tuple[str, float, float]] = []
+
+    def busy(self, stage: str, began: float, ended: float) -> None:
+        """A stage took time of its own. What is over in no time is not worth a span."""
+        if ended - began >= SHORTEST_STAGE and len(self.stages) < _MOST_ATTEMPTS:
+            self.stages.append((stage, began, ended))
 
 
 class CallTraces:
@@ -92,6 +108,9 @@ class CallTraces:
         setup = SWITCH.setup
         if setup is None:
             return None
+        unsampled = UNSAMPLED.get()
+        if unsampled is not None:
+            return unsampled.ids
         context = setup.api.get_current_span().get_span_context()
         if not context.is_valid:
             found = None if request_id is None else self._open.get(request_id)
@@ -100,6 +119,18 @@ class CallTraces:
             context = found.span.get_span_context()
         return context.trace_id, context.span_id
 
+    def kept_ids(self, request_id: str | None = None) -> tuple[int, int] | None:
+        """As `ids`, of what is kept alone: what leads to a trace must not lead nowhere."""
+        setup = SWITCH.setup
+        if setup is None or UNSAMPLED.get() is not None:
+            return None
+        context = setup.api.get_current_span().get_span_context()
+        found = None if context.is_valid or request_id is None else self._open.get(request_id)
+        if found is not None:
+            context = found.span.get_span_context()
+        kept = context.is_valid and context.trace_flags.sampled
+        return (context.trace_id, context.span_id) if kept else None
+
     # ── heard from the engine ───────────────────────────────────────────────────────────────────
 
     def begun(self, call: Call) -> Mapping[str, str] | None:
@@ -107,9 +138,12 @@ class CallTraces:
         setup = SWITCH.setup
         if setup is None:
             return None
+        unsampled = UNSAMPLED.get()
+        if unsampled is not None:
+            return unsampled.carried() if setup.propagate_upstream else None
         parent = setup.api.get_current_span().get_span_context()
         if parent.is_valid and not parent.trace_flags.sampled:
-            return None  # nor will this be
+            return _carried(parent) if setup.propagate_upstream else None  # nor will this be
         known = None
         if not parent.is_valid and setup.keeps is not None:
             if not setup.keeps():
@@ -134,6 +168,11 @@ class CallTraces:
         if lost is not None:
             lost.span.end()
         return _carried(span.get_span_context()) if setup.propagate_upstream else None
+
+    def timing(self, call: Call) -> StageTimes | None:
+        """Who hears where the time of a call goes, if it is traced."""
+        found = self._open.get(call.request_id)
+        return None if found is None else found.busy
 
     def answered(self, call: Call, reply: Reply) -> None:
         """A call was answered: by which model, and why that stopped; what it said if that is wanted."""
@@ -182,6 +221,8 @@ class CallTraces:
             return
         for attempt in found.attempts:
             _attempted(setup, found, attempt, record)
+        for stage in found.stages:
+            _staged(setup, found, stage, record)
         _finish(setup, found, record)
 
 
@@ -192,14 +233,15 @@ TRACES = CallTraces()
 def _asked(call: Call) -> Facts:
     """What every attempt of a call asks for."""
     facts: Facts = {}
+    options = call.options if call.raw is None else options_of(call.raw.body)
     for option, name in _OPTIONS.items():
-        value = call.options.get(option)
+        value = options.get(option)
         if isinstance(value, int | float) and not isinstance(value, bool):
             facts[name] = value
-    stops = call.options.get("stop_sequences")
+    stops = options.get("stop_sequences")
     if isinstance(stops, list | tuple) and all(isinstance(stop, str) for stop in stops):
         facts["gen_ai.request.stop_sequences"] = [_shown(stop) for stop in stops]
-    if call.options.get("response_mime_type") == "application/json":
+    if options.get("response_mime_type") == "application/json":
         facts["gen_ai.output.type"] = "json"
     if call.operation is Operation.STREAM:
         facts["gen_ai.request.stream"] = True
@@ -210,7 +252,7 @@ def _attempted(setup: Setup, found: _Open, attempt: AttemptRecord, record: CallR
     api = setup.api
     operation = _operation(attempt.operation, attempt.provider)
     span = setup.tracer.start_span(
-        f"{operation} {attempt.model}",
+        f"{operation} {attempt.model}".rstrip(),
         context=api.set_span_in_context(found.span),
         kind=api.SpanKind.CLIENT,
         start_time=_instant(found, record, attempt.started),
@@ -228,6 +270,8 @@ def _attempted(setup: Setup, found: _Open, attempt: AttemptRecord, record: CallR
     }
     if attempt.number > 1:
         facts["http.request.resend_count"] = attempt.number - 1
+    if attempt.first_piece is not None:
+        facts["gen_ai.response.time_to_first_chunk"] = attempt.first_piece - attempt.started
     if outcome.status is not None:
         facts["http.response.status_code"] = outcome.status
     if outcome.upstream_id is not None:
@@ -238,6 +282,16 @@ def _attempted(setup: Setup, found: _Open, attempt: AttemptRecord, record: CallR
             span.set_status(api.StatusCode.ERROR, _shown(outcome.message, 200))
     span.set_attributes(facts)
     span.end(_instant(found, record, attempt.ended))
+
+
+def _staged(setup: Setup, found: _Open, stage: tuple[str, float, float], record: CallRecord) -> None:
+    name, began, ended = stage
+    span = setup.tracer.start_span(
+        f"headgate.{name}",
+        context=setup.api.set_span_in_context(found.span),
+        start_time=_instant(found, record, began),
+    )
+    span.end(_instant(found, record, ended))
 
 
 def _finish(setup: Setup, found: _Open, record: CallRecord) -> None:
@@ -317,7 +371,7 @@ def _piece(part: object) -> Facts:
     if isinstance(part, str):
         return {"type": "text", "content": _shown(part)}
     if isinstance(part, Blob):
-        return {"type": "blob", "mime_type": part.mime_type, "bytes": len(part.data)}
+        return {"type": "blob", "mime_type": part.mime_type, "bytes": part.size}
     return {"type": "other"}  # a piece in the upstream's own form
 
 

@@ -21,7 +21,9 @@ from datetime import datetime
 from typing import Any
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from headgate.telemetry.metrics.key_families import key_families
+from headgate.telemetry.metrics.rendering import empty
 
 __all__ = ["KeyCollector"]
 
@@ -74,26 +76,5 @@ class KeyCollector:
         return iter((requests, active, disabled, recovers, keys))
 
 
-def _families(
-    prefix: str, group: str
-) -> tuple[
-    CounterMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily
-]:
-    labels = ("key", group)
-    return (
-        CounterMetricFamily(
-            f"{prefix}_key_requests",
-            "Attempts sent with a key, by what became of them.",
-            labels=("key", "outcome"),
-        ),
-        GaugeMetricFamily(f"{prefix}_key_active", "1 while the key may be used.", labels=labels),
-        GaugeMetricFamily(
-            f"{prefix}_key_disabled", "1 once the upstream refused the key itself.", labels=labels
-        ),
-        GaugeMetricFamily(
-            f"{prefix}_key_recovers_seconds",
-            "Seconds until the key is wholly active again; 0 if it is.",
-            labels=labels,
-        ),
-        GaugeMetricFamily(f"{prefix}_keys", "Number of keys in a state.", labels=("state",)),
-    )
+def _families(prefix: str, group: str) -> list[Any]:
+    return [empty(family) for family in key_families(prefix, group)]

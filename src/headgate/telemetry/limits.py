@@ -9,32 +9,27 @@
     cak_claude_cost_dollars_total
 
 The label `identifier` holds a scope class (`user`, `ip`, …), never an identifier: labels are bounded.
-Any number of limiters share the books of their registry, so nothing is ever registered twice. Without
-the `metrics` extra the books are kept and nobody reads them.
+Any number of limiters share the books of their registry (`of_registry.py`), so nothing is ever
+registered twice. Help and labels are those of the catalogue (`metrics/`).
 """
 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from headgate.core.ports import Clock
+from headgate.telemetry.metrics.catalogue import family
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-__all__ = ["ClaudeBooks", "LimitBooks", "books_of"]
+__all__ = ["ClaudeBooks", "LimitBooks"]
 
 _RESULTS = ("allowed", "exceeded", "error")
 _PERIOD = 60.0  # seconds over which a minimum is kept, and shown for as long again
-
-B = TypeVar("B", "LimitBooks", "ClaudeBooks")
-
-_lock = threading.Lock()
-_books: weakref.WeakKeyDictionary[Any, dict[type, Any]] = weakref.WeakKeyDictionary()
 
 
 class LimitBooks:
@@ -46,6 +41,12 @@ class LimitBooks:
         self._checks: Counter[tuple[str, str]] = Counter()
         self._scopes: set[str] = set()
         self._lowest: dict[str, _Lowest] = {}
+
+    @property
+    def errors(self) -> int:
+        """Checks that the shared store did not decide."""
+        with self._lock:
+            return sum(count for (_, result), count in self._checks.items() if result == "error")
 
     def checked(self, scope: str, result: str, remaining: float | None) -> None:
         """One check of a scope class ended."""
@@ -138,53 +139,20 @@ class ClaudeBooks:
         return iter((calls, tokens, cost))
 
 
-def books_of(registry: object, kind: type[B], clock: Clock) -> B:
-    """The registry's books of a kind, made and registered the first time they are asked for.
-
-    Args:
-        registry: a `prometheus_client` registry; None for the default one.
-    """
-    try:
-        from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415 - an extra
-    except ImportError:
-        return kind(clock)
-    target = REGISTRY if registry is None else registry
-    if not isinstance(target, CollectorRegistry):
-        raise TypeError(f"registry takes a CollectorRegistry; got {type(target).__name__}")
-    with _lock:
-        shelf = _books.setdefault(target, {})
-        if kind not in shelf:
-            books = kind(clock)
-            target.register(books)
-            shelf[kind] = books
-        found: B = shelf[kind]
-        return found
+def _limit_families() -> tuple[Any, ...]:
+    return _of_the_catalogue(
+        "cak_rate_limit_checks_total", "cak_rate_limit_tokens_remaining",
+        "headgate_inbound_checks_total", "headgate_inbound_tokens_remaining",
+    )  # fmt: skip
 
 
-def _limit_families() -> tuple[Any, Any, Any, Any]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
-
-    checks = "Checks of inbound limits, by scope class of the caller and result."
-    tokens = "Fewest tokens left in any bucket of the scope class, over the last minute or two."
-    return (
-        CounterMetricFamily("cak_rate_limit_checks", checks, labels=("identifier", "result")),
-        GaugeMetricFamily("cak_rate_limit_tokens_remaining", tokens, labels=("identifier",)),
-        CounterMetricFamily("headgate_inbound_checks", checks, labels=("scope", "result")),
-        GaugeMetricFamily("headgate_inbound_tokens_remaining", tokens, labels=("scope",)),
+def _claude_families() -> tuple[Any, ...]:
+    return _of_the_catalogue(
+        "cak_claude_api_calls_total", "cak_claude_tokens_total", "cak_claude_cost_dollars_total"
     )
 
 
-def _claude_families() -> tuple[Any, Any, Any]:
-    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+def _of_the_catalogue(*names: str) -> tuple[Any, ...]:
+    from headgate.telemetry.metrics.rendering import empty  # noqa: PLC0415 - an extra
 
-    return (
-        CounterMetricFamily(
-            "cak_claude_api_calls", "Recorded Claude calls.", labels=("model", "status")
-        ),
-        CounterMetricFamily(
-            "cak_claude_tokens",
-            "Tokens of recorded Claude calls; prompt includes cached input.",
-            labels=("model", "type"),
-        ),
-        CounterMetricFamily("cak_claude_cost_dollars", "Cost of recorded Claude calls in dollars."),
-    )
+    return tuple(empty(family(name)) for name in names)

@@ -11,7 +11,10 @@ from headgate.telemetry.switch import SWITCH
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["record_gauge", "record_metric", "record_seconds"]
+__all__ = ["REQUEST_DURATION", "counts_requests", "record_gauge", "record_metric", "record_seconds"]
+
+REQUEST_DURATION = "http.server.request.duration"
+"""What a server's requests take, by OpenTelemetry's HTTP conventions."""
 
 _PREFIX = "cak."
 _MOST_INSTRUMENTS = 1_000
@@ -67,6 +70,12 @@ def record_seconds(name: str, value: float, attributes: Mapping[str, AttributeVa
     instrument = _instrument("histogram", name, "s")
     if instrument is not None:
         instrument.record(value, attributes)
+
+
+def counts_requests() -> bool:
+    """Whether HTTP requests were counted under the name of the conventions since telemetry is on."""
+    setup = SWITCH.setup
+    return setup is not None and (setup.meter, "histogram", REQUEST_DURATION, "s") in _instruments
 
 
 def _instrument(kind: str, name: str, unit: str) -> Any:

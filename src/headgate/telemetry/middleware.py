@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from headgate.telemetry.logs import bound_request
-from headgate.telemetry.metering import record_metric, record_seconds
+from headgate.telemetry.metering import REQUEST_DURATION, record_metric, record_seconds
+from headgate.telemetry.request_facts import UNMATCHED, method_of, request_facts
 from headgate.telemetry.switch import SWITCH, Setup
 
 if TYPE_CHECKING:
@@ -30,13 +31,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-UNMATCHED = "_unmatched"
-"""The path of a request that no route took."""
-
-_METHODS = frozenset(
-    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY")
-)
-_OTHER = "_OTHER"  # as OpenTelemetry has it: callers make up methods, too
 _DURATION = "http_request_duration"
 _REFUSED, _LONGEST_ID = "-", 128
 
@@ -142,7 +136,7 @@ def _ended(
     seconds: float,
     error: BaseException | None,
 ) -> None:
-    method, scheme = _method(scope), str(scope.get("scheme", "http"))
+    method, scheme = method_of(scope), str(scope.get("scheme", "http"))
     code = "unknown" if status is None else str(status)
     record_metric(_DURATION, seconds * 1000, "ms", {"method": method, "path": path, "status": code})
     labels: dict[str, str | int] = {
@@ -152,7 +146,7 @@ def _ended(
     }
     if status is not None:
         labels["http.response.status_code"] = status
-    record_seconds("http.server.request.duration", seconds, labels)
+    record_seconds(REQUEST_DURATION, seconds, labels)
     if span is None:
         return
     from opentelemetry.trace import StatusCode  # noqa: PLC0415 - an extra, and it is on
@@ -178,39 +172,10 @@ def _begun(setup: Setup, scope: Scope) -> Span | None:
     if not propagator.fields.isdisjoint(headers):  # most requests begin a trace of their own
         context = propagator.extract(headers)
     kind = setup.api.SpanKind.SERVER
-    span: Span = setup.tracer.start_span(_method(scope), context=context, kind=kind)
+    span: Span = setup.tracer.start_span(method_of(scope), context=context, kind=kind)
     if span.is_recording():
-        span.set_attributes(_facts(scope, headers))
+        span.set_attributes(request_facts(scope, headers.get("host", "")))
     return span
-
-
-def _facts(scope: Scope, headers: dict[str, str]) -> dict[str, str | int]:
-    """What is known of a request before it is served. Its query is left out: keys travel there."""
-    scheme, path = str(scope.get("scheme", "http")), str(scope.get("path", ""))
-    server = scope.get("server") or (None, None)
-    host = headers.get("host") or (f"{server[0]}:{server[1]}" if server[0] else "")
-    method = _method(scope)
-    facts: dict[str, str | int] = {
-        "http.method": method,
-        "http.url": f"{scheme}://{host}{path}",
-        "http.scheme": scheme,
-        "http.request.method": method,
-        "url.path": path,
-        "url.scheme": scheme,
-        "network.protocol.version": str(scope.get("http_version", "1.1")),
-    }
-    if method == _OTHER:
-        facts["http.request.method_original"] = str(scope.get("method", ""))[:32]
-    if server[0]:
-        facts["server.address"] = str(server[0])
-        if server[1] is not None:
-            facts["server.port"] = int(server[1])
-    return facts
-
-
-def _method(scope: Scope) -> str:
-    method = str(scope.get("method", "")).upper()
-    return method if method in _METHODS else _OTHER
 
 
 def _request_id(scope: Scope) -> str | None:

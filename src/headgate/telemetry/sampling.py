@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, SamplingResult, TraceIdRatioBased
 
-from headgate.telemetry.switch import KEPT
+from headgate.telemetry.switch import KEPT, UNSAMPLED
 
 __all__ = ["EarlyRatio"]
 
@@ -45,4 +45,6 @@ class EarlyRatio(TraceIdRatioBased):
         """As its parent class, but for a trace that was found to be in the share."""
         if attributes and KEPT in attributes:
             trace_id, attributes = _IN_THE_SHARE, None
+        elif UNSAMPLED.get() is not None:
+            return SamplingResult(Decision.DROP)
         return super().should_sample(parent_context, trace_id, name, kind, attributes, links, *extra)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.core.errors import ConfigurationError
+from headgate.telemetry.metering import counts_requests
+from headgate.telemetry.of_registry import bridge
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["DURATION_BOUNDS", "Plan", "Providers"]
+__all__ = ["DURATION_BOUNDS", "Plan", "Providers", "provider_is_set"]
 
 _log = logging.getLogger("headgate.telemetry")
 
@@ -23,6 +27,11 @@ _MILLISECONDS = (5, 10, 25, 50, 75, 100, 250, 500, 750, 1_000, 2_500, 5_000, 7_5
 DURATION_BOUNDS = {"ms": _MILLISECONDS, "s": tuple(bound / 1000 for bound in _MILLISECONDS)}
 """Upper bounds of durations by their unit. Those that OpenTelemetry advises for HTTP (semantic
 conventions 1.44) end at 10 s; answers of models take longer."""
+
+FLUSH_SECONDS = 3.0
+"""How long the last spans may take to be sent."""
+
+_CUT_SECONDS = 0.5
 
 
 class Providers(NamedTuple):
@@ -108,7 +117,9 @@ class Plan:
 
             exporter = OTLPSpanExporter(endpoint=self.url, headers=dict(self.headers))
             made.add_span_processor(BatchSpanProcessor(exporter))
-        ends.append(made.shutdown)
+            ends.append(lambda: _flushed(made, exporter))
+        else:
+            ends.append(made.shutdown)
         trace.set_tracer_provider(made)
         return made
 
@@ -134,7 +145,9 @@ class Plan:
             reader = InMemoryMetricReader()
             collector = OtelCollector(reader.get_metrics_data)
             target.register(collector)
+            bridge(target, counts_requests)
             ends.append(lambda: target.unregister(collector))
+            ends.append(lambda: bridge(target, None))
             readers.append(reader)
         views = [
             View(
@@ -148,6 +161,27 @@ class Plan:
         ends.append(made.shutdown)
         metrics.set_meter_provider(made)
         return made
+
+
+def provider_is_set() -> bool:
+    """Whether the process has a tracer provider, as `opentelemetry-instrument` gives it one."""
+    module = sys.modules.get("opentelemetry.sdk.trace")  # nobody has one who has not imported it
+    if module is None:
+        return False
+    from opentelemetry import trace  # noqa: PLC0415 - only where it is there anyway
+
+    return isinstance(trace.get_tracer_provider(), module.TracerProvider)
+
+
+def _flushed(provider: Any, exporter: Any) -> None:
+    """Send what waits, within bounds: left to itself, an exporter tries a collector that is gone for
+    ten seconds with each batch, and whoever ended the process would kill it meanwhile."""
+    ending = Thread(target=provider.shutdown, name="headgate-last-spans", daemon=True)
+    ending.start()
+    ending.join(FLUSH_SECONDS)
+    if ending.is_alive():
+        exporter.shutdown()  # ends its waits between tries; a connection that hangs is left behind
+        ending.join(_CUT_SECONDS)
 
 
 def _registry(given: object) -> Any:

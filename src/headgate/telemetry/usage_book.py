@@ -47,6 +47,7 @@ class UsageBook:
 
     Attributes:
         enabled: False notes nothing.
+        writes: False makes no rows: another writer has them.
         since: Unix second at which it began.
     """
 
@@ -59,6 +60,7 @@ class UsageBook:
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.enabled = True
+        self.writes = True
         self.since = clock.wall()
         self.wake = wake
         self._clock = clock
@@ -229,6 +231,7 @@ class UsageBook:
     def _keep(self, row: UsageRow) -> None:
         # Where the clock was set back, what is ours must not be read from the ledger again.
         self.since = min(self.since, row.at)
-        self._made.append(row)
+        if self.writes:
+            self._made.append(row)
         if row.operation not in _FREE:
             self._analytics.add(row, self._clock.monotonic())
