@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,7 @@ from headgate.cli.doors import AsJson, Verbose, between, guarded
 from headgate.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from headgate.gateway.server import GatewayServer
+    from headgate.gateway.worker_process import WorkerSide
     from headgate.wiring.gateway import Upstream
     from headgate.wiring.gateway_settings import GatewaySettings
     from headgate.wiring.gateway_usage import GatewayUsage
@@ -35,58 +34,62 @@ Port = Annotated[
     int,
     typer.Option("--port", "-p", metavar="N", callback=between(0, 65535), help="0 takes a free one."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-w",
+        metavar="N",
+        callback=between(1, 256),
+        help="Processes that serve, behind one port.",
+    ),
+]
+AsWorker = Annotated[str | None, typer.Option("--as-worker", hidden=True)]  # by cli/serve_workers.py
 Url = Annotated[
     str, typer.Option("--url", metavar="URL", help="Where the gateway is, as its clients reach it.")
 ]
 
 
 @guarded
-def serve(host: Host = "127.0.0.1", port: Port = DEFAULT_PORT, verbose: Verbose = False) -> None:  # noqa: ARG001 - guarded reads it
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = DEFAULT_PORT,
+    workers: Workers = None,
+    verbose: Verbose = False,
+    as_worker: AsWorker = None,
+) -> None:
     """Serve Gemini, Claude and OpenAI-compatible APIs over all your keys, until Ctrl-C."""
-    from headgate.wiring.gateway import open_cache, open_upstreams  # noqa: PLC0415 - slow to import
-    from headgate.wiring.gateway_settings import load_gateway  # noqa: PLC0415
-    from headgate.wiring.gateway_usage import open_usage  # noqa: PLC0415
+    from headgate.wiring.gateway_settings import load_gateway  # noqa: PLC0415 - slow to import
 
     settings = load_gateway()
     _check_host(settings, host)
     try:
-        from headgate.gateway.server import run  # noqa: PLC0415 - an extra
+        from headgate.gateway.worker_process import WorkerSide  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigurationError("The gateway needs its server: install headgate[serve].") from None
-    from headgate.wiring.clock import SystemClock  # noqa: PLC0415
-    from headgate.wiring.observers import LogObserver, Observers  # noqa: PLC0415
+    count = workers or settings.workers
+    if count > 1 and as_worker is None:
+        from headgate.cli.serve_workers import oversee  # noqa: PLC0415 - it does without the engine
 
-    log = logging.getLogger("headgate.gateway")
-    clock = SystemClock()
-    cache = open_cache(settings, clock)
-    usage = open_usage(clock, kept_days=settings.usage_retention_days)
-    books = () if usage is None else (usage.observer,)
-    upstreams = open_upstreams(
-        clock=clock,
-        cache=cache,
-        sending=settings.transport,
-        observer=Observers(LogObserver(log), *books),
-        warn=lambda sentence: log.warning("%s", sentence),
-    )
+        oversee(settings, host, port, count, verbose=verbose)
+        return
+    _serve(settings, host, port, None if as_worker is None else WorkerSide.take(as_worker))
 
-    def made() -> GatewayServer:
-        from headgate.gateway import Gateway  # noqa: PLC0415
-        from headgate.gateway.server import GatewayServer  # noqa: PLC0415
 
-        return GatewayServer(
-            Gateway(settings, upstreams, clock, cache),
-            host,
-            port,
-            linger_seconds=settings.linger_seconds,
-            drain_seconds=settings.drain_seconds,
-            body_bytes=settings.max_body_mib * 1024 * 1024,
-        )
+def _serve(settings: GatewaySettings, host: str, port: int, side: WorkerSide | None) -> None:
+    """Serve in this process.
 
-    try:
-        run(made, lambda address: _introduce(address, upstreams, settings, usage))
-    finally:
-        if usage is not None:
-            usage.close()  # after the drain: the rows of calls that were cut are in it too
+    Args:
+        side: what it was given, where it is one of several workers.
+    """
+    from headgate.cli.serve_here import serve_here  # noqa: PLC0415 - an extra, and slow to import
+
+    def introduce(address: str, upstreams: tuple[Upstream, ...], usage: GatewayUsage | None) -> None:
+        _introduce(address, upstreams, settings, usage)
+        if side is not None:
+            screen.note(f"{side.crew.workers} workers take calls.")
+
+    serve_here(settings, host, port, side, introduce)
     screen.end_line()
 
 
@@ -95,7 +98,8 @@ def env(url: Url = f"http://127.0.0.1:{DEFAULT_PORT}", as_json: AsJson = False) 
     """Print the exports that point the Google, Anthropic and OpenAI SDKs to the gateway."""
     from headgate.wiring.gateway_settings import load_gateway  # noqa: PLC0415 - slow to import
 
-    key = _CALLER_KEY if load_gateway().callers else _ANY_KEY
+    settings = load_gateway()
+    key = _CALLER_KEY if settings.callers or settings.callers_file else _ANY_KEY
     base = url.rstrip("/")
     exports = {}
     for _, address, path, secret in _SDKS:
@@ -111,10 +115,11 @@ def env(url: Url = f"http://127.0.0.1:{DEFAULT_PORT}", as_json: AsJson = False) 
 def _check_host(settings: GatewaySettings, host: str) -> None:
     from headgate.gateway.local import is_loopback  # noqa: PLC0415 - slow to import
 
-    if not settings.callers and not is_loopback(host):
+    if not (settings.callers or settings.callers_file) and not is_loopback(host):
         raise ConfigurationError(
             f"Without caller keys whoever reaches {host} would use your quota. Set "
-            "HEADGATE_CALLER_KEYS to key|name entries, or listen on 127.0.0.1."
+            "HEADGATE_CALLER_KEYS to key|name entries or HEADGATE_CALLERS to a file of callers, or "
+            "listen on 127.0.0.1."
         )
 
 
@@ -131,7 +136,18 @@ def _introduce(
     if settings.callers:
         names = ", ".join(key.name for key in settings.callers)
         screen.note(f"Callers need a key: {names}.")
-    else:
+    if settings.callers_file is not None:
+        screen.note(f"Callers are in {settings.callers_file}; `headgate callers create` makes one.")
+    elif not settings.callers:
         screen.note("Without HEADGATE_CALLER_KEYS everybody on this machine may call; nobody else can.")
+    screen.note(_managing(address, settings))
     screen.note("No usage ledger is kept." if usage is None else f"Usage goes to {usage.place.shown}.")
     screen.note(f'To point SDKs here: eval "$(headgate env --url {address})". Ctrl-C ends it.')
+
+
+def _managing(address: str, settings: GatewaySettings) -> str:
+    if settings.admin is not None:
+        return f"It is managed at {address}/docs, with the admin key."
+    if settings.callers or settings.callers_file:
+        return "Nobody can manage it: set HEADGATE_ADMIN_KEY to open the management API."
+    return f"Programs on this machine manage it: {address}/docs. HEADGATE_ADMIN_KEY asks for a key."
