@@ -21,6 +21,7 @@ from headgate.backend import (
 )
 from headgate.core.call import Operation
 from headgate.core.errors import NoKeysError
+from headgate.core.model_card import ModelMetadata
 from headgate.emulator import Emulator, EmulatorConfig, Limits, Project
 from headgate.testing import Answer, ScriptedTransport, Sent, VirtualClock
 
@@ -324,11 +325,41 @@ async def test_s3_21_a_new_batch_size_takes_over_while_it_runs(clock: VirtualClo
     from msgspec import structs
 
     made, transport, _ = backend(clock, vectors(), batch_size=2)
-    await made.embed_gemini(["a", "b", "c"], VECTORS)
+    await made.embed_gemini(["a", "b", "c"], VECTORS, use_cache=False)
     config = await made.get_gemini_backend_config()
     await made.update_gemini_backend_config(structs.replace(config, batch_size=3))
-    await made.embed_gemini(["a", "b", "c"], VECTORS)
+    await made.embed_gemini(["a", "b", "c"], VECTORS, use_cache=False)
     assert [len(texts_of(sent)) for sent in transport.sent] == [2, 1, 3]
+
+
+async def test_a_name_that_means_another_model_by_now_finds_no_old_vectors(
+    clock: VirtualClock,
+) -> None:
+    """Vectors of two models cannot be compared: what one made is never given as the other's, also
+    where the change comes while it is made."""
+    from msgspec import structs
+
+    def means(model: str) -> tuple[ModelMetadata, ...]:
+        return (ModelMetadata(id=model, aliases=("my-vectors",)),)
+
+    made, transport, _ = backend(clock, vectors(), models=means("vectors-one"))
+    await made.embed_gemini(["a", "b"], "my-vectors")
+    assert len(transport.sent) == 1
+    (known,) = await made.embed_gemini(["a"], "vectors-one")
+    assert len(transport.sent) == 1, "two names of one model share what it made"
+    under_way = asyncio.ensure_future(made.embed_gemini(["late"], "my-vectors"))
+    await clock.sleep(0.1)
+    config = await made.get_gemini_backend_config()
+    await made.update_gemini_backend_config(structs.replace(config, models=means("vectors-two")))
+    await under_way
+    asked = len(transport.sent)
+    for text in ("a", "late"):
+        (got,) = await made.embed_gemini([text], "my-vectors")
+        assert isinstance(got, Embedding)
+        assert got.model == "vectors-two"
+    assert len(transport.sent) == asked + 2
+    assert isinstance(known, Embedding)
+    assert known.model == "vectors-one"
 
 
 # ── quota, against the emulator ─────────────────────────────────────────────────────────────────

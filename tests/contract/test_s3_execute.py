@@ -194,11 +194,13 @@ async def test_s3_02d_above_the_apis_limit_the_limit_is_named(
     monkeypatch.setattr(media, "INLINE_LIMIT", 60)
     monkeypatch.setattr("headgate.backend.files.INLINE_LIMIT", 60)
     backend = Backend(clock, [said()])
+    inside: dict[str, Any] = {"upload": False}
     with pytest.raises(GeminiError, match=r"images\[0\].*68 bytes.*1 to 60") as caught:
-        await backend.ask("?", MODEL, images=[("image/png", PNG + b"\0" * 20)])
+        await backend.ask("?", MODEL, images=[("image/png", PNG + b"\0" * 20)], **inside)
     assert caught.value.kind == "too_large"
+    both = [("image/png", PNG), ("image/jpg", JPEG + b"0000")]
     with pytest.raises(GeminiError, match="96 bytes together; a call takes 60"):
-        await backend.ask("?", MODEL, images=[("image/png", PNG), ("image/jpg", JPEG + b"0000")])
+        await backend.ask("?", MODEL, images=both, **inside)
     assert (await backend.ask("?", MODEL, images=[("image/jpg", JPEG)])).text == "fine"
 
 

@@ -1,0 +1,1 @@
+"""What the repository is kept in order with. No part of the wheel."""
