@@ -40,6 +40,10 @@ def clock() -> VirtualClock:
     return VirtualClock()
 
 
+_OURS = ("ANTHROPIC_", "CODEGEN_", "GEMINI_", "GOOGLE_", "HEADGATE_", "OPENAI_", "OTEL_")
+"""Beginnings of the variables that are read somewhere."""
+
+
 @pytest.fixture(autouse=True)
 def no_settings_of_the_developer(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
@@ -49,7 +53,7 @@ def no_settings_of_the_developer(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
     monkeypatch.delenv("ENVIRONMENT", raising=False)
     for name in list(os.environ):  # noqa: TID251 - to clear it
-        if name.startswith(("ANTHROPIC_", "CODEGEN_", "GEMINI_", "GOOGLE_", "HEADGATE_", "OPENAI_")):
+        if name.startswith(_OURS):
             monkeypatch.delenv(name)
 
 

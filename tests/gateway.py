@@ -14,9 +14,14 @@ from typing import Any
 from headgate.core.call import Key
 from headgate.core.ports import Clock
 from headgate.gateway import Gateway
+from headgate.gateway.caller_opening import open_desk
+from headgate.gateway.desk import CallerDesk
+from headgate.gateway.server_protocol import ServerBounds
+from headgate.gateway.worker_link import Crew
 from headgate.testing import Answer, Broken, ScriptedTransport, Sent, VirtualClock
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.gateway import open_cache, open_upstreams
+from headgate.wiring.gateway_metrics import GatewayMetrics
 from headgate.wiring.gateway_settings import GatewaySettings
 from headgate.wiring.observers import Observers
 
@@ -48,20 +53,24 @@ def gateway_over(
     settings: GatewaySettings | None = None,
     environ: Mapping[str, str] | None = None,
     observers: Iterable[Any] = (),
+    desk: CallerDesk | None = None,
+    crew: Crew | None = None,
 ) -> Gateway:
     """A gateway over engines that are built as `headgate serve` builds them."""
     settings = settings or GatewaySettings()
     cache = open_cache(settings, clock, {})
+    metrics = GatewayMetrics(clock)
+    desk = desk or open_desk(settings, clock, environ or {}, registry=metrics.registry)
     upstreams = open_upstreams(
         clock=clock,
         cache=cache,
-        observer=Observers(*observers),
+        observer=Observers(*observers, desk, metrics.observer),
         warn=lambda _: None,
         environ=ENVIRON if environ is None else environ,
         transport=transport,
         sending=settings.transport,
     )
-    return Gateway(settings, upstreams, clock, cache)
+    return Gateway(settings, upstreams, clock, cache, crew, desk=desk, metrics=metrics)
 
 
 def scripted_gateway(
@@ -173,6 +182,7 @@ class GatewayInThread:
         settings: GatewaySettings | None = None,
         environ: Mapping[str, str] | None = None,
         observers: Iterable[Any] = (),
+        bounds: ServerBounds | None = None,
     ) -> None:
         urls = {
             "HEADGATE_GEMINI_BASE_URL": upstream_url,
@@ -181,6 +191,7 @@ class GatewayInThread:
         }
         self._environ = {**urls, **(ENVIRON if environ is None else environ)}
         self._settings = settings or GatewaySettings(linger_seconds=0.0, drain_seconds=5.0)
+        self._bounds = bounds
         self._observers = observers
         self.base_url = ""
         self.gateway: Gateway = None  # type: ignore[assignment] # there from __enter__ on
@@ -200,6 +211,12 @@ class GatewayInThread:
     ) -> None:
         self.stop()
         self.join()
+
+    @property
+    def connections(self) -> set[Any]:
+        """That are open, as the server sees them."""
+        connections: set[Any] = self._server._server.server_state.connections
+        return connections
 
     def stop(self) -> None:
         """As a signal would."""
@@ -233,5 +250,6 @@ class GatewayInThread:
             linger_seconds=self._settings.linger_seconds,
             drain_seconds=self._settings.drain_seconds,
             body_bytes=self._settings.max_body_mib * 1024 * 1024,
+            bounds=self._bounds or ServerBounds.of(self._settings),
         )
         await self._server.serve(ready.set_result)

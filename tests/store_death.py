@@ -283,6 +283,7 @@ class Process:
         processes: int | None,
         pause: float,
         counts_members: bool = False,
+        born: str | None = None,
     ) -> None:
         self.chance = Random(seed * 1000 + number)
         self.server, self.provider, self.clock = server, provider, server.clock
@@ -294,6 +295,7 @@ class Process:
             chance=self.chance.random,
             processes=processes,
             member=f"m{number:03d}",
+            born=born,
         )
         self.granted: list[float] = []
         self.asked = 0
@@ -372,7 +374,9 @@ def random_faults(chance: Random, members: int, end: float) -> list[Fault]:
     return faults
 
 
-def random_run(seed: int, members: int, end: float = 200.0) -> tuple[Provider, list[Process]]:
+def random_run(
+    seed: int, members: int, end: float = 200.0, born: str | None = None
+) -> tuple[Provider, list[Process]]:
     """A random pool, random processes and random faults, played to the end."""
     chance, clock = Random(seed), VirtualClock()
     window = chance.choice([8_000, 20_000, 20_000, 40_000])
@@ -392,6 +396,7 @@ def random_run(seed: int, members: int, end: float = 200.0) -> tuple[Provider, l
             processes=None if counts_members else members,
             pause=chance.choice([0.0, 0.0, 0.5, 5.0, 30.0]),
             counts_members=counts_members,
+            born=born,
         )
         for number in range(members)
     ]  # fmt: skip

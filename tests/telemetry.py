@@ -14,8 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 
 from headgate.telemetry import setup_telemetry, shutdown_telemetry
+from headgate.telemetry.span_catalogue import entry_of
 
-__all__ = ["UNSAMPLED", "Seen", "telemetry"]
+__all__ = ["UNSAMPLED", "Seen", "telemetry", "uncatalogued"]
 
 SAMPLED = ParentBased(ALWAYS_ON)
 UNSAMPLED = ParentBased(ALWAYS_OFF)
@@ -65,15 +66,35 @@ class Seen:
         }
 
 
+def uncatalogued(span: ReadableSpan) -> list[str]:
+    """What a span of ours has that its entry of the catalogue has not; nothing, if all is written
+    down."""
+    scope = span.instrumentation_scope
+    if scope is None or scope.name != "headgate":
+        return []
+    entry = entry_of(span.name, span.kind.name)
+    if entry is None:
+        return [span.name]
+    events = {event.name: {one.name for one in event.attributes} for event in entry.events}
+    odd = [event.name for event in span.events if event.name not in events and not entry.is_open]
+    for event in span.events:
+        if event.name in events:
+            odd += sorted(set(event.attributes or {}) - events[event.name])
+    if not entry.is_open:
+        odd += sorted(set(span.attributes or {}) - {one.name for one in entry.attributes})
+    return [f"{span.name}: {name}" for name in odd]
+
+
 @contextmanager
 def telemetry(sampler: Sampler = SAMPLED, **settings: Any) -> Iterator[Seen]:
-    """Telemetry is on within."""
+    """Telemetry is on within. All that was exported stands in the catalogue of spans."""
     seen = Seen(sampler)
     assert setup_telemetry(
         "tests", tracer_provider=seen.tracers, meter_provider=seen.meters, **settings
     )
     try:
         yield seen
+        assert [odd for span in seen.spans for odd in uncatalogued(span)] == []
     finally:
         shutdown_telemetry()
         seen.tracers.shutdown()

@@ -207,9 +207,11 @@ async def test_bounds_stops_and_choices_do_what_they_say(clock: VirtualClock) ->
         word = whole.split()[3]
         stopped = (await wire.ask(stop=[word]))["choices"][0]["message"]["content"]
         thought = (await wire.ask(model=THINKER))["usage"]
+        bounded = (await wire.ask(model=THINKER, max_completion_tokens=9))["usage"]
     assert cut["finish_reason"] == "length"
     assert [choice["index"] for choice in several["choices"]] == [0, 1, 2]
     assert word not in stopped
+    assert bounded["completion_tokens"] <= 9
     assert thought["completion_tokens_details"]["reasoning_tokens"] > 0
 
 

@@ -171,6 +171,15 @@ BODIES: dict[str, Any] = {
 }
 
 
+async def test_thoughts_count_against_the_bound_of_the_answer(clock: VirtualClock) -> None:
+    """Whoever budgets by that bound is right."""
+    async with wire(clock) as upstream:
+        for bound in (3, 20, 60):
+            body = {**PROMPT, "generationConfig": {"maxOutputTokens": bound}}
+            used = (await upstream.generate(body, "gemini-3.8-flash"))["usageMetadata"]
+            assert used["totalTokenCount"] - used["promptTokenCount"] <= bound
+
+
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("model", [MODEL, "gemini-2.5-flash-lite", "gemini-3.1-flash-image"])
 async def test_replies_and_chunks_fit_the_published_schema(

@@ -110,19 +110,27 @@ again = setup_telemetry("other")
 record_metric("requests", 2, attributes={"path": "/a"})
 record_metric("latency", 12.5, "ms")
 record_gauge("depth", 3)
+from headgate.telemetry import of_registry
+from headgate.telemetry.metering import REQUEST_DURATION, record_seconds
+counts = [of_registry._bridges[registry]()]
+record_seconds(REQUEST_DURATION, 0.1, {})
+counts += [of_registry._bridges[registry]()]
 with trace_span("one") as span:
     resource = dict(span.resource.attributes)
     sampled = span.get_span_context().trace_flags.sampled
 text = generate_latest(registry).decode()
 shutdown_telemetry()
 after = generate_latest(registry).decode()
-print(json.dumps({"all": [first, again, resource, sampled, text, after]}))
+counts += [registry in of_registry._bridges]
+print(json.dumps({"all": [first, again, resource, sampled, text, after, counts]}))
 """
 
 
 def test_s2_18_s2_19_one_setup_a_process_with_one_registry(tmp_path: Path) -> None:
     said = in_a_process(WHOLE, folder=tmp_path)
-    first, again, resource, sampled, text, after = said["all"]
+    first, again, resource, sampled, text, after, counts = said["all"]
+    assert counts == [False, True, False], "of requests the bridge tells from the first until the end"
+    assert "http_server_request_duration_seconds_count 1.0" in text
     assert (first, again, sampled) == (True, True, True)
     assert resource["service.name"] == "svc"
     assert resource["service.version"] == "0.1.0"

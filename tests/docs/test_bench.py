@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from bench.machine import Verdict, place
+from bench.micro.adding import APART, with_before
+from bench.micro.figures import Figure, as_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +51,7 @@ def test_the_micro_benchmarks_run(tmp_path: Path) -> None:
         "A stream of 50 pieces over a bare transport",
         "A call without a socket, by what is traced",
         "Pieces of telemetry",
+        "Metrics on the path of a call",
         "The blocking bridge",
         "The key of a question",
         "A kept reply of 1 KB",
@@ -129,3 +133,25 @@ def test_rivals_are_locked_without_a_registry() -> None:
     packages = re.findall(r"^[a-z][\w.-]*==.*(?:\n    --hash.*)*", lock, re.MULTILINE)
     assert packages
     assert all("--hash=sha256:" in package for package in packages)
+
+
+def test_groups_taken_apart_stand_beside_those_of_before(tmp_path: Path) -> None:
+    """And only beside those of the same machine: else they are not to be compared."""
+    file = tmp_path / "micro.json"
+    before = [Figure("a", "x", "µs", (1.0,)), Figure("b", "y", "µs", (2.0,))]
+    file.write_text(
+        as_json(before, {"Limiters": ["l"], APART: ["b: 2026-01-01"]}, {}), encoding="utf-8"
+    )
+    figures, notes = with_before(
+        file, [Figure("b", "y", "µs", (3.0,)), Figure("c", "z", "µs", (4.0,))], {}
+    )
+    assert [(figure.group, figure.median) for figure in figures] == [("a", 1.0), ("b", 3.0), ("c", 4.0)]
+    assert notes["Limiters"] == ["l"]
+    assert [line.partition(":")[0] for line in notes[APART]] == ["b", "c"]
+    other = json.loads(file.read_text(encoding="utf-8"))
+    other["environment"]["cpu"] = "another"
+    file.write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(ValueError, match="run it whole"):
+        with_before(file, before, {})
+    with pytest.raises(ValueError, match="there is no"):
+        with_before(tmp_path / "none" / "micro.json", before, {})

@@ -173,9 +173,10 @@ def test_config_check_json_has_the_documented_shape() -> None:
     found = shape(run("config", "check", "--json"))
     assert list(found) == [
         "ok", "file", "options", "keys", "quotas", "models", "claude", "openai", "problems", "codegen",
-        "gateway",
+        "gateway", "content",
     ]  # fmt: skip
     assert found["claude"] is found["openai"] is found["codegen"] is found["gateway"] is None
+    assert found["content"] is None
     assert found["quotas"] == []
     assert found["ok"] is True
     assert found["file"] is None
@@ -437,3 +438,21 @@ def test_caller_keys_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_pa
     result = run("config", "check")
     assert result.exit_code == 3
     assert "holds no key" in result.stderr
+
+
+def test_config_check_shows_the_content_service_where_somebody_said_anything_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "AIzaCANARY-0123456789-0123456789")
+    monkeypatch.setenv("HEADGATE_STORE", "redis://there")  # which says nothing of it
+    assert shape(run("config", "check", "--json"))["content"] is None
+    monkeypatch.setenv("QUOTA_RPM", "40")
+    monkeypatch.setenv("REDIS_PASSWORD", "CANARY-redis-password")
+    shown = {row["name"]: row for row in shape(run("config", "check", "--json"))["content"]}
+    assert (shown["quota_rpm"]["value"], shown["quota_rpm"]["origin"]) == (40, "QUOTA_RPM")
+    assert shown["redis_password"]["value"] == shown["store"]["value"] == "set"
+    assert "Content" in run("config", "check").stdout
+    monkeypatch.setenv("QUOTA_RPM", "many")
+    wrong = run("config", "check")
+    assert wrong.exit_code == 3
+    assert "QUOTA_RPM is 'many'" in wrong.stderr

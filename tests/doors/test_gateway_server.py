@@ -25,6 +25,7 @@ from tests.support import Ear
 
 from headgate.emulator import Emulator, EmulatorConfig, InThread, Project
 from headgate.gateway.server import GatewayServer, run
+from headgate.gateway.server_protocol import ServerBounds
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.gateway_settings import GatewaySettings
 from headgate.wiring.gateway_transport import Sending
@@ -212,6 +213,11 @@ SMUGGLED = {
     "space before colon": HEAD + b"Content-Length : 5\r\n\r\nhello",
     "bare LF chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n",
     "underscore in size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n0_2\r\n{}\r\n0\r\n\r\n",
+    "two hosts": HEAD + b"Host: other\r\nContent-Length: 2\r\n\r\n{}",
+    "a host with a path": HEAD.replace(b"localhost", b"x/?") + b"Content-Length: 2\r\n\r\n{}",
+    "a host with a fragment": HEAD.replace(b"localhost", b"x/#") + b"Content-Length: 2\r\n\r\n{}",
+    "a host with a query": HEAD.replace(b"localhost", b"foo?") + b"Content-Length: 2\r\n\r\n{}",
+    "a host with a user": HEAD.replace(b"localhost", b"a@b") + b"Content-Length: 2\r\n\r\n{}",
     "NUL in a value": HEAD + b"X-A: a\x00b\r\nContent-Length: 2\r\n\r\n{}",
     "no HTTP": b"hello there\r\n\r\n",
     "head too large": HEAD + b"X-Long: " + b"a" * 70_000 + b"\r\nContent-Length: 2\r\n\r\n{}",
@@ -232,17 +238,15 @@ def test_what_is_no_proper_request_is_refused_and_the_connection_closed(
     assert upstream.report().totals.requests == 0
 
 
-def test_a_slow_sender_is_cut_off(
-    gateway: GatewayInThread, upstream: InThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_sender_is_cut_off(upstream: InThread) -> None:
     """F27 and F28: a head, and a body, that never come to their end."""
-    monkeypatch.setattr("headgate.gateway.server.HEAD_SECONDS", 0.1)
-    heard = exchange(gateway.base_url, HEAD)
-    assert heard.startswith(b"HTTP/1.1 408")
-    settings = GatewaySettings(max_body_mib=1, linger_seconds=0.0)
-    monkeypatch.setattr("headgate.gateway.server.SLOWEST_SENDER", 100 * 1024 * 1024)
-    with GatewayInThread(upstream.base_url, environ=ENVIRON, settings=settings) as served:
-        heard = exchange(served.base_url, HEAD + b"Content-Length: 500\r\n\r\n{")
+    upstream.reset()
+    bounds = ServerBounds(head_seconds=0.1, slowest_sender=1000)
+    with GatewayInThread(upstream.base_url, environ=ENVIRON, bounds=bounds) as served:
+        assert exchange(served.base_url, b"") == b"", "who says nothing is told nothing"
+        assert exchange(served.base_url, HEAD).startswith(b"HTTP/1.1 408")
+        # By its length it has 0.1 s beyond those of its head; by that of the largest body, hours.
+        heard = exchange(served.base_url, HEAD + b"Content-Length: 100\r\n\r\n{")
         assert heard.startswith(b"HTTP/1.1 408")
         until(lambda: len(served.gateway.visits) == 0)
     assert upstream.report().totals.requests == 0
@@ -281,6 +285,9 @@ def test_a_client_that_goes_away_ends_the_upstreams_work(
         until(lambda: len(gateway.gateway.visits) == 0)
 
 
+IMPATIENT = ServerBounds(reader_stall_seconds=0.3, slowest_reader=10_000_000)
+
+
 class Endless(BaseHTTPRequestHandler):
     """Streams without end, and counts what the other side takes."""
 
@@ -305,10 +312,9 @@ class Endless(BaseHTTPRequestHandler):
 
 
 def test_a_reader_that_does_not_read_holds_the_upstream_back_and_is_cut_off(
-    ear: Ear, monkeypatch: pytest.MonkeyPatch, over: GatewaySettings
+    ear: Ear, over: GatewaySettings
 ) -> None:
     """F30: what nobody reads is not piled up here, and not for ever."""
-    monkeypatch.setattr("headgate.gateway.server.READER_STALL_SECONDS", 0.3)
     Endless.ended.clear()
     Endless.written = 0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
@@ -316,7 +322,9 @@ def test_a_reader_that_does_not_read_holds_the_upstream_back_and_is_cut_off(
     thread.start()
     try:
         url = f"http://127.0.0.1:{server.server_port}"
-        with GatewayInThread(url, environ=ENVIRON, settings=over, observers=[ear]) as served:
+        with GatewayInThread(
+            url, environ=ENVIRON, settings=over, observers=[ear], bounds=IMPATIENT
+        ) as served:
             connection = connect(served.base_url)
             connection.request("POST", STREAM, BODY, JSON)
             response = connection.getresponse()

@@ -6,6 +6,7 @@ in virtual time. Nothing here waits for a wall clock.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -352,3 +353,24 @@ async def test_the_asynchronous_client_raises_errors_before_and_in_a_stream(
         stream = await client.models.generate_content_stream(model=MODEL, contents=PROMPT)
         with pytest.raises(errors.ServerError, match="high demand"):
             [chunk async for chunk in stream]
+
+
+def test_files_are_uploaded_listed_used_and_deleted(client: genai.Client) -> None:
+    """Nine megabytes, in the SDK's pieces of eight; another project's key does not see them."""
+    content = bytes(range(250)) * 40_000
+    config = types.UploadFileConfig(mime_type="video/mp4", display_name="tides", name="tides-1")
+    file = client.files.upload(file=io.BytesIO(content), config=config)
+    assert (file.name, file.state) == ("files/tides-1", types.FileState.ACTIVE)
+    assert file.size_bytes == len(content)
+    reply = client.models.generate_content(model=MODEL, contents=["What is it?", file])
+    assert reply.text
+    assert [one.display_name for one in client.files.list()] == ["tides"]
+    other = connect(client._api_client._http_options.base_url or "", SMALL)
+    with pytest.raises(errors.ClientError, match="permission to access the File tides-1"):
+        other.models.generate_content(model=MODEL, contents=["What is it?", file])
+    other.close()
+    with pytest.raises(errors.ClientError, match="already exists"):
+        client.files.upload(file=io.BytesIO(b"x"), config=config)
+    client.files.delete(name="files/tides-1")
+    with pytest.raises(errors.ClientError, match="may not exist"):
+        client.files.get(name="files/tides-1")

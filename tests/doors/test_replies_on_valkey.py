@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tests import valkey
 from tests.doors.test_valkey_cluster import nodes
+from tests.doors.test_values_on_valkey import look_at_values
 from tests.replies import KEY, OTHER, OnValkey, answer, kept
 from tests.valkey import Server
 
@@ -412,6 +413,7 @@ def test_on_a_cluster_its_parts_spread_over_the_nodes(nodes: list[Server]) -> No
         assert await other.clear() == SHARDS
 
     run(test, cache, other)
+    look_at_values(url)  # here, because a cluster takes long to stand
     held = []
     for node in nodes:
         with node.client() as client:

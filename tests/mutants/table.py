@@ -72,41 +72,37 @@ MUTANTS = (
         "counted_by=0)",
     ),
     Mutant("fine buckets for a rolling day", WINDOWS, "limit.window >= DAY", "limit.window > DAY"),
-    Mutant("width of nothing", WINDOWS, "max(1, limit.window // BUCKETS)", "limit.window // BUCKETS or 2"),
+    Mutant("width of nothing", WINDOWS, "limit.window // BUCKETS or 1", "limit.window // BUCKETS or 2"),
     # ── room ────────────────────────────────────────────────────────────────────────────────────
     Mutant(
         "one more than the limit",
         ACCOUNTS,
-        "if used + costs[limit.counts] > limit.amount:",
-        "if used + costs[limit.counts] > limit.amount + 1:",
+        "if held[number] + costs[limit.counts] > limit.amount:",
+        "if held[number] + costs[limit.counts] > limit.amount + 1:",
     ),
     Mutant(
         "one less than the limit",
         ACCOUNTS,
-        "if used + costs[limit.counts] > limit.amount:",
-        "if used + costs[limit.counts] >= limit.amount:",
+        "if held[number] + costs[limit.counts] > limit.amount:",
+        "if held[number] + costs[limit.counts] >= limit.amount:",
     ),
     Mutant(
         "only the fullness, not the need, is checked",
         ACCOUNTS,
-        "if used + costs[limit.counts] > limit.amount:",
-        "if used >= limit.amount:",
+        "if held[number] + costs[limit.counts] > limit.amount:",
+        "if held[number] >= limit.amount:",
     ),
     Mutant(
         "first limit left out",
         ACCOUNTS,
-        """        for limit, used in zip(self.limits, self.used, strict=True):
-            if used + costs""",
-        """        for limit, used in zip(self.limits[1:], self.used[1:], strict=True):
-            if used + costs""",
+        "for number, limit in enumerate(self.limits):  # cheaper",
+        "for number, limit in list(enumerate(self.limits))[1:]:  # cheaper",
     ),
     Mutant(
         "last limit left out",
         ACCOUNTS,
-        """        for limit, used in zip(self.limits, self.used, strict=True):
-            if used + costs""",
-        """        for limit, used in zip(self.limits[:3], self.used[:3], strict=True):
-            if used + costs""",
+        "for number, limit in enumerate(self.limits):  # cheaper",
+        "for number, limit in enumerate(self.limits[:3]):  # cheaper",
     ),
     Mutant("rest a millisecond too long", ACCOUNTS, "held_back = self.resting > now or", "held_back = self.resting >= now or"),
     Mutant("test not exclusive", ACCOUNTS, "held_back or self.testing is not None", "held_back"),
@@ -129,7 +125,7 @@ MUTANTS = (
     Mutant("a repetition after its charge has ended", LEDGER, "held.orphan or any(0 < expires <= now for expires in held.expires)", "held.orphan"),
     Mutant("a repetition by an orphan", LEDGER, "held.orphan or any(0 < expires <= now for expires in held.expires)", "any(0 < expires <= now for expires in held.expires)"),
     Mutant("a repetition after its charge has ended gives all back", LEDGER, "            self.settle(rid, {}, now, served=False)\n", "            self.cancel(rid, now)\n"),
-    Mutant("what is not named costs nothing", CHOICE, "max(1, named.get(counts, 0))", "named.get(counts, 0)"),
+    Mutant("what is not named costs nothing", CHOICE, "need if need > 0 else 1", "need"),
     Mutant("what nobody limits is looked at", CHOICE, "taken = [costs[counts] for counts in tokens]", "taken = [named[counts] for counts in named if counts.is_tokens]"),
     Mutant("what a learned limit counts is not", BOOKS, "            self._count([limit])\n", ""),
     Mutant("now not monotone", BOOKS, "self.now = now = max(self.now, now)", "self.now = now"),
@@ -157,11 +153,23 @@ MUTANTS = (
     Mutant("wish granted without room", CHOICE, "if preferred is None or not self._able(wish, preferred, now):", "if preferred is None:"),
     Mutant("least recent forgotten", LEDGER, "        account.last = self._order\n", ""),
     Mutant(
-        "price blind to fullness", PRICE, "used * STEPS // limit if 0 < used < limit else STEPS", "0"
+        "price blind to fullness", PRICE, "used * STEPS // amount if 0 < used < amount else STEPS", "0"
     ),
-    Mutant("price blind to the limit", PRICE, "* EXPONENTIAL[step] * 1000 // limit", "* EXPONENTIAL[step]"),
+    Mutant("price blind to the limit", PRICE, "* EXPONENTIAL[step] * 1000 // amount", "* EXPONENTIAL[step]"),
     Mutant("the next seed is one higher", PRICE, "return seed * 48271 % 2147483647", "return seed % 2147483646 + 1"),
-    Mutant("charge of nothing", LEDGER, "            account.used[number] += needs[number]\n", ""),
+    Mutant(
+        "what is counted late is not charged when it was estimated right",
+        LEDGER,
+        "if used != need or not account.early[number]:",
+        "if used != need:",
+    ),
+    Mutant(
+        "nothing lapses while no bucket ends",
+        BOOKS,
+        "if (not wheel or wheel[0][0] > now) and (not lapses or lapses[0][0] > now):",
+        "if not wheel or wheel[0][0] > now:",
+    ),
+    Mutant("charge of nothing", LEDGER, "            used[number] += need\n", ""),
     Mutant("no place after a charge", LEDGER, "        self._choice.place(handle, now)\n        return self._grant(wish.rid, held)", "        return self._grant(wish.rid, held)"),
     Mutant("reservations never lapse", LEDGER, "        heappush(self._lapses, (held.lapses, wish.rid))\n", ""),
     Mutant("test not marked", LEDGER, "account.canary, account.testing = False, wish.rid", "account.canary = False"),

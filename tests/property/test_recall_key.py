@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ from headgate.core.call import (
     Raw,
     Role,
     Turn,
+    Upload,
 )
 from headgate.core.fallback import FailFast
 from headgate.policy.recall_key import recall_key
@@ -42,7 +44,7 @@ ANSWER = {
 
 NO_ANSWER = {
     "model",  # its resolved name is given apart
-    "request_id", "deadline", "max_wait", "priority", "caller", "fallbacks",
+    "request_id", "deadline", "max_wait", "priority", "caller", "fallbacks", "earmark",
 }  # fmt: skip
 """Fields that say how it is asked. The caller is in the partition, where it is to count."""
 
@@ -207,7 +209,31 @@ def test_every_field_of_a_call_is_on_one_of_the_lists() -> None:
     known = {"partition", "namespace", "ttl", "revalidate", "rescue", "reads"}
     assert {field.name for field in structs.fields(Keeping)} == known
     assert {field.name for field in dataclasses.fields(Turn)} == {"role", "parts"}
-    assert {field.name for field in dataclasses.fields(Blob)} == {"mime_type", "data"}
+    assert {field.name for field in dataclasses.fields(Blob)} == {"mime_type", "data", "upload"}
+
+
+def test_media_count_by_content_however_large_and_wherever_they_are() -> None:
+    """Large ones by a digest; uploaded ones by theirs, at whichever address they are kept."""
+
+    def of(*blobs: Blob) -> str | None:
+        return key(Call(Operation.GENERATE, "m", blobs, keeping=Keeping()))
+
+    small, large = b"a" * 65_535, b"a" * 65_536
+    digest = sha256(large).digest()
+    one, other = Upload("d1", 5, "https://x/files/1"), Upload("d2", 5, "https://x/files/1")
+    different = [
+        of(Blob("video/mp4", small)),
+        of(Blob("video/mp4", large)),
+        of(Blob("video/webm", large)),
+        of(Blob("video/mp4", large[:-1] + b"b")),
+        of(Blob("video/mp4", digest)),
+        of(Blob("video/mp4", large, one)),
+        of(Blob("video/mp4", large, other)),
+        of(Blob("video/mp4", b"")),
+    ]
+    assert len(set(different)) == len(different)
+    elsewhere = Upload("d1", 5, "https://x/files/9")
+    assert of(Blob("video/mp4", b"", elsewhere)) == of(Blob("video/mp4", large, one))
 
 
 def test_a_raw_call_counts_byte_by_byte_and_by_its_form() -> None:

@@ -24,3 +24,11 @@ def check(seed: int, members: int, end: float) -> None:
     provider, processes = random_run(seed, members, end)
     assert sum(len(process.granted) for process in processes) > 5
     provider.check()
+
+
+@pytest.mark.parametrize("seed", range(20, 24))
+def test_nor_where_processes_know_that_the_server_is_new(seed: int) -> None:
+    """They do not wait at their start; what becomes of the server later is as bad as ever."""
+    provider, processes = random_run(seed, 3, 110.0, born="life 1")
+    assert sum(len(process.granted) for process in processes) > 5
+    provider.check()

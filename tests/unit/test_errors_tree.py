@@ -12,11 +12,14 @@ import pytest
 import headgate.gemini.errors
 from headgate.backend.errors import ErrorType, GeminiError, ModelNotFoundError
 from headgate.claude.errors import ClaudeError, ClaudeQuotaError
+from headgate.content.problems import PoorContentError, RefusedError
+from headgate.content.quota_config import QuotaExceededError
 from headgate.core import errors as core
 from headgate.core.buckets import RateLimitExceeded
 from headgate.core.errors import HeadgateError, UpstreamError
 from headgate.core.outcome import RULES, Booking, Kind, Next, Outcome
 from headgate.engine.stages import attempt
+from headgate.gateway.manage.trouble import TroubleError
 from headgate.gemini.errors import AllKeysExhaustedError, GeminiAPICallError
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -50,6 +53,14 @@ def make(kind: type[HeadgateError]) -> HeadgateError:
         return kind("none left", original_error=make(core.QuotaExhaustedError))
     if issubclass(kind, GeminiAPICallError | ClaudeError):
         return kind("failed", original_error=upstream)
+    if issubclass(kind, QuotaExceededError):
+        return kind("RPM limit exceeded (15 per minute)", limit="rpm", retry_after=7.0, fits=2)
+    if issubclass(kind, RefusedError):
+        return kind("no", status=415, validator="json", issue="shape", headers={"allow": "GET"})
+    if issubclass(kind, PoorContentError):
+        return kind("too short", ["it has one sentence"])
+    if issubclass(kind, TroubleError):
+        return kind("conflict", "taken", hint="take another", allow=("GET",))
     return kind("it broke", kind="special", retry_after=1.0, request_id="r1")
 
 

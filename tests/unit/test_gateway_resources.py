@@ -9,6 +9,7 @@ import pytest
 from tests.gateway import CALLER_KEY, CALLERS, GEMINI_KEYS, ask, scripted_gateway
 from tests.support import MODEL, bad_key, failure, quota, said
 
+from headgate.gateway.worker_link import Crew
 from headgate.testing import Answer, Sent, VirtualClock
 from headgate.wiring.gateway_settings import GatewaySettings
 
@@ -282,6 +283,25 @@ async def test_an_upload_goes_on_at_the_gateway_with_the_key_that_began_it(
     assert (await ask(gateway, "POST", GENERATE, using("files/up"), key)).status == 200
     assert google.keys()[-1] == first
     assert (await ask(gateway, "POST", path, b"more", more)).status == 401, "the ticket is used up"
+
+
+async def test_an_upload_goes_on_at_another_worker(clock: VirtualClock, google: Google) -> None:
+    """It knows the ticket, and that a key of the same project must serve it."""
+    settings = GatewaySettings(callers=CALLERS)
+    crews = [Crew(number, 2, 2, "CANARY-seal") for number in (1, 2)]
+    first, second = (
+        scripted_gateway(google, clock, environ=ENVIRON, settings=settings, crew=crew)[0]
+        for crew in crews
+    )
+    stranger, _ = scripted_gateway(google, clock, environ=ENVIRON, settings=settings)
+    headers = {**START, "x-goog-api-key": CALLER_KEY, "host": "gate.test"}
+    got = await ask(first, "POST", "/gemini/upload/v1beta/files", {"file": {}}, headers)
+    path, began = got.headers["x-goog-upload-url"].removeprefix("http://gate.test"), google.keys()[-1]
+    more = {"x-goog-upload-command": "upload, finalize", "x-goog-upload-offset": "0",
+            "content-type": "application/octet-stream"}  # fmt: skip
+    assert (await ask(stranger, "POST", path, b"raw", more)).status == 401, "another gateway's"
+    assert (await ask(second, "POST", path, b"raw", more)).status == 200
+    assert google.keys()[-1] == began
 
 
 async def test_no_ticket_no_upload(clock: VirtualClock, google: Google) -> None:

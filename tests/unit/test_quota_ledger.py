@@ -161,8 +161,12 @@ def test_samples_come_from_all_of_a_large_pool() -> None:
 
 def test_the_price_is_an_integer_below_two_to_the_53() -> None:
     assert EXPONENTIAL[0] == 1000
-    assert price([(1, 0, 10)]) < price([(1, 5, 10)]) < price([(1, 10, 10)]) == price([(1, 99, 10)])
-    assert price([(10**8, 10**9, 10**9)]) < 2**53
+
+    def of(need: int, used: int, amount: int) -> int:
+        return price({Counts.REQUESTS: need}, [rpm(amount)], [used])
+
+    assert of(1, 0, 10) < of(1, 5, 10) < of(1, 10, 10) == of(1, 99, 10)
+    assert of(10**8, 10**9, 10**9) < 2**53
     assert next_random(1) == 16807
     assert next_random(2**31 - 2) == 2**31 - 1 - 16807
 

@@ -382,3 +382,11 @@ def test_a_message_that_names_no_model_is_refused() -> None:
     for body in (b"{}", b'{"model":7}', b'{"model":""}'):
         with pytest.raises(InvalidCallError, match="model: Field required"):
             anthropic_raw.survey(body)
+
+
+def test_a_file_that_failed_is_an_answer_and_an_error_is_none() -> None:
+    """A failed file says why in a member of the same name as that of errors."""
+    call = raw_call(Operation.LIST)
+    failed = b'{"name": "files/a", "state": "FAILED", "error": {"code": 3, "message": "no video"}}'
+    assert isinstance(gemini_raw.read(call, failed), Reply)
+    assert isinstance(gemini_raw.read(call, b'{"error": {"code": 503, "message": "later"}}'), Outcome)
