@@ -96,6 +96,7 @@ class BatchCommands:
         caller: str | None = None,
         timeout_seconds: float | None = None,
         api_key: str | None = None,
+        use_cache: bool = True,
     ) -> list[Embedding | GeminiError]:
         """S3-03f: an embedding for each text, in their order, or the error, which is given and not
         raised. Texts of all who ask for the same at about the same time share requests of up to
@@ -107,6 +108,7 @@ class BatchCommands:
             caller: whose texts they are; texts of two callers share no request.
             timeout_seconds: longest time until the answer.
             api_key: asks with this key alone.
+            use_cache: False neither looks for remembered embeddings nor remembers any.
 
         Raises:
             GeminiError: an argument is wrong.
@@ -117,4 +119,4 @@ class BatchCommands:
             "output_dimensionality": output_dimensionality,
         }
         frame = {"priority": priority, "caller": caller, "timeout": timeout_seconds}
-        return await self._embedder.embed(texts, model, options, frame, api_key)
+        return await self._embedder.embed(texts, model, options, frame, api_key, use_cache=use_cache)

@@ -32,7 +32,7 @@ from headgate.backend.reading import read_limits
 from headgate.backend.recent_calls import RecentCalls
 from headgate.backend.registry import Models, ModelSources
 from headgate.backend.sessions import Sessions
-from headgate.backend.settings import BackendConfig
+from headgate.backend.settings import BackendConfig, LoggingConfig
 from headgate.backend.sightings import Sightings
 from headgate.backend.structures import (
     ConversationContext,
@@ -91,10 +91,9 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
     ) -> None:
         config = BackendConfig() if config is None else read_config(config)
         self._clock = clock = clock or SystemClock()
+        self._watched: list[object] = []  # by metrics, as long as it is held here
         sightings = Sightings()
-        self._log = RequestLog(
-            _log, "gemini", clock, lambda: self._room.config.logging_config, self._secrets
-        )
+        self._log = RequestLog(_log, "gemini", clock, self._logging, self._secrets)
         self._alerting = Alerting(config.alerts, clock, cost=self._cost, broken=self._broken)
         self._monitoring = Monitoring(
             clock,
@@ -106,10 +105,12 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
         self._monitoring.book.enabled = config.monitoring_enabled
         recent = RecentCalls(clock, RECENT_SECONDS, lambda: self._room.config.monitoring_enabled)
         heard: tuple[Observer, ...] = (self._log, sightings, self._monitoring.book, *observers)
+        self._books = Observers(self._alerting, recent, sightings, self._monitoring.book)
+        self._heard = Observers(self._alerting, recent, *heard), Observers(*heard)
         outside = Outside(
             clock=clock,
-            observer=Observers(self._alerting, recent, *heard),
-            guests=Observers(*heard),
+            observer=self._heard[0],
+            guests=self._heard[1],
             keys=None if keys is None else parse_keys(keys, "argument keys"),
             base_url=base_url,
             transport=transport,
@@ -119,9 +120,8 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
         self._models = Models(clock, lambda: self._room.config, sightings)
         self._room = EngineRoom(config, outside, self._models.registry_of)
         self._models.enter(self._room)
-        self._sessions = Sessions(
-            open_sessions(config.session_file), clock, ttl=config.session_ttl_seconds
-        )
+        kept = open_sessions(config.session_file)
+        self._sessions = Sessions(kept, clock, ttl=config.session_ttl_seconds)
         self._configuration = Configuration(self._room, clock, self._took_over)
         self._health = Health(self._room, self._models, recent, self._monitoring.circuits, clock)
         self._executor = Executor(
@@ -135,7 +135,8 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
             refused=self._monitoring.refused,
         )
         self._batches = Batches(self._executor, lambda: self._room.config, clock)
-        self._embedder = Embedder(self._room.hold, lambda: self._room.config, clock)
+        room = self._room
+        self._embedder = Embedder(room.hold, lambda: room.config, clock, room.memory)
 
     def __repr__(self) -> str:
         running = self._room.started
@@ -318,12 +319,30 @@ class GeminiBackend(MonitoringCommands, AlertCommands, BatchCommands, CacheComma
         """The last hundred changes, the newest first. Ours."""
         return self._configuration.history()
 
+    def export_metrics(self, registry: object = None) -> None:
+        """Have a registry count this backend's calls from now on, and read its state at each scrape.
+        What there is: docs/reference/metrics.md.
+
+        Args:
+            registry: a `prometheus_client` registry, or None for its default one.
+
+        Raises:
+            headgate.core.errors.ConfigurationError: the `metrics` extra is not installed.
+        """
+        from headgate.backend.exporting import export  # noqa: PLC0415 - seldom asked for
+
+        writer = self._monitoring.writer
+        self._watched.append(export(registry, self._room, self._heard, writer, self._clock))
+
     def _took_over(self, config: BackendConfig) -> None:
         self._sessions.ttl = config.session_ttl_seconds
         self._alerting.change(config.alerts)
         self._monitoring.book.enabled = config.monitoring_enabled
 
     # ── what alerts and the log ask for ─────────────────────────────────────────────────────────
+
+    def _logging(self) -> LoggingConfig:
+        return self._room.config.logging_config
 
     def _secrets(self) -> tuple[str, ...]:
         running = self._room.started

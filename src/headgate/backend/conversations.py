@@ -74,7 +74,7 @@ class Kept:
         question: list[Part | Mapping[str, object]] = [
             part for turn in sent.turns[len(sent.turns) - new :] for part in turn.parts
         ]
-        question += sent.parts
+        question += sent.parts if sent is not asked else _uploaded(asked.parts, passage.call.parts)
         answer: list[Part | Mapping[str, object]] = [reply.text] if reply.text else []
         answer += (*reply.content, *reply.blobs)
         try:
@@ -173,6 +173,26 @@ def _check_results(call: Call, turns: Sequence[SessionTurn]) -> None:
             f"The session's last answer called {', '.join(names)}: pass their function_results first.",
             request_id=call.request_id,
         )
+
+
+def _uploaded(asked: Sequence[Part], sent: Sequence[Part]) -> list[Part]:
+    """What was asked, before anything was taken out of it; of media that were sent as they are what
+    is known of their uploads. A text that was changed is sent again as a whole."""
+    same = len(asked) == len(sent)
+    return [
+        other if same and _is_same(part, other) else _inside(part)
+        for part, other in zip(asked, sent if same else asked, strict=True)
+    ]
+
+
+def _is_same(part: Part, other: Part) -> bool:
+    return isinstance(part, Blob) and isinstance(other, Blob) and part.data is other.data
+
+
+def _inside(part: Part) -> Part:
+    """Media without a digest are kept whole."""
+    nameless = isinstance(part, Blob) and part.upload is not None and not part.upload.digest
+    return Blob(part.mime_type, part.data) if isinstance(part, Blob) and nameless else part
 
 
 def _name(piece: Mapping[str, object]) -> object:

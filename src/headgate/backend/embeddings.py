@@ -17,6 +17,7 @@ from msgspec import Struct
 from headgate.backend.calls import QUEUE_SECONDS
 from headgate.backend.errors import GeminiError, gemini_errors
 from headgate.backend.execute import Hold
+from headgate.backend.kept_vectors import KeptVectors, Memory, Vector
 from headgate.backend.outcomes import each_in_order, outcome_of
 from headgate.backend.settings import BackendConfig
 from headgate.core.call import Call, Operation, Preparation, Priority, Reply, Secret
@@ -60,6 +61,7 @@ class Wish(NamedTuple):
     Attributes:
         options: name and value, sorted.
         api_key: the caller's own, or None.
+        remembers: whether vectors are looked for where they are kept, and kept there.
     """
 
     model: str
@@ -67,11 +69,7 @@ class Wish(NamedTuple):
     caller: str
     priority: Priority
     api_key: Secret | None
-
-
-class _Made(NamedTuple):
-    vector: tuple[float, ...]
-    model: str
+    remembers: bool = True
 
 
 class Embedder:
@@ -80,13 +78,21 @@ class Embedder:
     Args:
         hold: where requests run.
         config: the configuration of the moment.
+        memory: where vectors are remembered; None: nowhere.
     """
 
-    def __init__(self, hold: Hold, config: Callable[[], BackendConfig], clock: Clock) -> None:
+    def __init__(
+        self,
+        hold: Hold,
+        config: Callable[[], BackendConfig],
+        clock: Clock,
+        memory: Memory | None = None,
+    ) -> None:
+        self._kept = None if memory is None else KeptVectors(memory, config, clock)
         self._hold = hold
         self._config = config
         self._clock = clock
-        self._aggregator: Aggregator[Wish, str, _Made] = Aggregator(
+        self._aggregator: Aggregator[Wish, str, Vector] = Aggregator(
             self._carried,
             clock,
             size=self._size,
@@ -102,6 +108,8 @@ class Embedder:
         options: Mapping[str, object],
         frame: Mapping[str, object],
         api_key: str | None,
+        *,
+        use_cache: bool = True,
     ) -> list[Embedding | GeminiError]:
         """An outcome for each text, in their order. Raises `GeminiError` for what is wrong with all.
 
@@ -121,6 +129,7 @@ class Embedder:
             framing["caller"],
             framing["priority"],
             None if api_key is None else Secret(api_key),
+            use_cache,
         )
 
         async def one(text: object) -> Embedding | GeminiError:
@@ -140,17 +149,28 @@ class Embedder:
             if not isinstance(text, str) or not text.strip():
                 raise InvalidCallError("A text to embed is a str that is not empty.")
             done = await self._prepared(wish, text)
-            clean = cast("str", done.call.parts[0])
-            made = await self._aggregator.ask(
-                wish,
-                clean,
-                deadline=deadline,
-                weight=_ESCAPES * len(clean.encode()) + _FRAME_BYTES,
-                urgent=wish.priority is Priority.CRITICAL,
-            )
+            made = await self._made(wish, cast("str", done.call.parts[0]), deadline)
         found = {} if done.redaction is None else done.redaction.counts
         redactions = {kind.value: number for kind, number in found.items()}
         return Embedding(vector=made.vector, model=made.model, redactions=redactions)
+
+    async def _made(self, wish: Wish, text: str, deadline: float | None) -> Vector:
+        """The vector of a text as it leaves: remembered, or asked for and remembered then."""
+        sought = None
+        if self._kept is not None and wish.remembers:
+            sought = await self._kept.look(text, wish.model, wish.options, wish.caller, wish.api_key)
+            if sought is not None and sought.found is not None:
+                return sought.found
+        made = await self._aggregator.ask(
+            wish,
+            text,
+            deadline=deadline,
+            weight=_ESCAPES * len(text.encode()) + _FRAME_BYTES,
+            urgent=wish.priority is Priority.CRITICAL,
+        )
+        if self._kept is not None and sought is not None:
+            await self._kept.keep(sought, made)
+        return made
 
     async def _prepared(self, wish: Wish, text: str) -> Prepared:
         """The text as it may leave: cleaned and redacted, as the configuration has it."""
@@ -178,7 +198,7 @@ class Embedder:
 
     async def _carried(
         self, wish: Wish, texts: Sequence[str], deadline: float | None
-    ) -> list[_Made | Exception]:
+    ) -> list[Vector | Exception]:
         different = list(dict.fromkeys(texts))
         found = dict(zip(different, await self._asked(wish, different, deadline), strict=True))
         outcomes = [found[text] for text in texts]
@@ -186,7 +206,7 @@ class Embedder:
 
     async def _asked(
         self, wish: Wish, texts: Sequence[str], deadline: float | None
-    ) -> list[_Made | Exception]:
+    ) -> list[Vector | Exception]:
         try:
             return [*await self._vectors(wish, texts, deadline)]
         except HeadgateError as error:
@@ -198,7 +218,7 @@ class Embedder:
 
     async def _vectors(
         self, wish: Wish, texts: Sequence[str], deadline: float | None
-    ) -> Sequence[_Made]:
+    ) -> Sequence[Vector]:
         """One request for all of the texts. Raises `HeadgateError`."""
         several = len(texts) > 1
         call = Call(
@@ -216,7 +236,7 @@ class Embedder:
         async with self._hold(wish.api_key) as held:
             answer, passage = await held.engine.pipeline.run(call)
         reply = cast("Reply", answer)
-        return [_Made(vector, passage.model) for vector in reply.vectors or (reply.vector,)]
+        return [Vector(vector, passage.model) for vector in reply.vectors or (reply.vector,)]
 
 
 def _given(options: Mapping[str, object]) -> dict[str, object]:

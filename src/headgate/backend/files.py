@@ -1,18 +1,19 @@
-"""Images and files of a request: checked, and made into what travels inside of the call.
+"""Images and files of a request: checked, and made into what travels inside of the call or is uploaded.
 
 What the API refuses is refused here, by name and before any quota is spent: an empty file, a media type
-that is none, bytes that are something else than they claim, and data beyond the API's limit.
+that is none, bytes that are something else than they claim, and data beyond the API's limits.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from headgate.backend.structures import GeminiRequest
-from headgate.core.call import Blob
+from headgate.core.call import Blob, Upload
 from headgate.core.errors import InvalidCallError
-from headgate.wiring.media import INLINE_LIMIT, check_inline, sniffed
+from headgate.wiring.media import INLINE_LIMIT, check_inline, check_upload, sniffed
 
 __all__ = ["IMAGE_TYPES", "media_of"]
 
@@ -23,19 +24,46 @@ _MEDIA_TYPE = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+\-]{0,126}")
 _SAME = {"image/jpg": "image/jpeg", "audio/mpeg": "audio/mp3", "audio/x-wav": "audio/wav"}
 _CONTAINERS = ("video/", "audio/", "image/")  # of one box format: only images must be what they say
 
+Check = Callable[[Blob], None]
+"""Raises `InvalidCallError` for media that are too large for the way they are to travel."""
+
 
 def media_of(request: GeminiRequest) -> tuple[Blob, ...]:
     """The media of a request, images first, as the API's guide advises. Raises `InvalidCallError`."""
-    blobs = [_image(number, item) for number, item in enumerate(_listed(request.images, "images"), 1)]
-    blobs += [_file(number, item) for number, item in enumerate(_listed(request.files, "files"), 1)]
+    upload: object = request.upload
+    if not isinstance(upload, bool | None):
+        raise InvalidCallError(f"upload takes True, False or nothing; got {type(upload).__name__}.")
+    check = check_inline if upload is False else check_upload
+    images, files = _listed(request.images, "images"), _listed(request.files, "files")
+    blobs = [_image(number, item, check) for number, item in enumerate(images, 1)]
+    blobs += [_file(number, item, check) for number, item in enumerate(files, 1)]
+    if upload is True:
+        return tuple(_uploaded(blob) for blob in blobs)
     total = sum(len(blob.data) for blob in blobs)
-    if total > INLINE_LIMIT:
+    if total <= INLINE_LIMIT:
+        return tuple(blobs)
+    if upload is False:
         raise InvalidCallError(
             f"Images and files have {total} bytes together; a call takes {INLINE_LIMIT} inline. Send "
-            "fewer at once, or smaller ones.",
+            "fewer at once, or let the large ones be uploaded (leave out upload=False).",
             kind="too_large",
         )
-    return tuple(blobs)
+    return _largest_uploaded(blobs, total)
+
+
+def _largest_uploaded(blobs: Sequence[Blob], total: int) -> tuple[Blob, ...]:
+    """The largest are uploaded, until the others fit inside of the call."""
+    out: set[int] = set()
+    for number in sorted(range(len(blobs)), key=lambda number: -len(blobs[number].data)):
+        if total <= INLINE_LIMIT:
+            break
+        out.add(number)
+        total -= len(blobs[number].data)
+    return tuple(_uploaded(blob) if number in out else blob for number, blob in enumerate(blobs))
+
+
+def _uploaded(blob: Blob) -> Blob:
+    return replace(blob, upload=Upload())
 
 
 def _listed(value: object, field: str) -> Sequence[object]:
@@ -46,10 +74,10 @@ def _listed(value: object, field: str) -> Sequence[object]:
     return value
 
 
-def _image(number: int, item: object) -> Blob:
+def _image(number: int, item: object, check: Check) -> Blob:
     place = f"images[{number - 1}]"
     mime_type, data = _tuple(item, 2, place, "(media type, bytes)")
-    blob = _blob(mime_type, data, place)
+    blob = _blob(mime_type, data, place, check)
     if blob.mime_type not in IMAGE_TYPES:
         raise InvalidCallError(
             f"{place} is {blob.mime_type}; models take {', '.join(IMAGE_TYPES)}. Convert it, or pass "
@@ -58,11 +86,11 @@ def _image(number: int, item: object) -> Blob:
     return blob
 
 
-def _file(number: int, item: object) -> Blob:
+def _file(number: int, item: object, check: Check) -> Blob:
     name, mime_type, data = _tuple(item, 3, f"files[{number - 1}]", "(name, media type, bytes)")
     if not isinstance(name, str) or not name.strip():
         raise InvalidCallError(f"files[{number - 1}] has no name.")
-    return _blob(mime_type, data, f"files[{number - 1}] ({name[:80]})")
+    return _blob(mime_type, data, f"files[{number - 1}] ({name[:80]})", check)
 
 
 def _tuple(item: object, size: int, place: str, shape: str) -> Sequence[object]:
@@ -71,7 +99,7 @@ def _tuple(item: object, size: int, place: str, shape: str) -> Sequence[object]:
     return item
 
 
-def _blob(mime_type: object, data: object, place: str) -> Blob:
+def _blob(mime_type: object, data: object, place: str, check: Check) -> Blob:
     if not isinstance(mime_type, str) or not isinstance(data, bytes | bytearray | memoryview):
         raise InvalidCallError(f"{place} takes a media type as text, and bytes.")
     said = mime_type.split(";")[0].strip().lower()
@@ -82,7 +110,7 @@ def _blob(mime_type: object, data: object, place: str) -> Blob:
     if not blob.data:
         raise InvalidCallError(f"{place} is empty.")
     try:
-        check_inline(blob)
+        check(blob)
     except InvalidCallError as error:
         raise InvalidCallError(f"{place}: {error.message}", kind="too_large") from None
     found = sniffed(blob.data)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from threading import Lock
 
@@ -21,8 +21,10 @@ from headgate.backend.settings import BackendConfig
 from headgate.core.call import Key
 from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
+from headgate.core.replies import ReplyCache
 from headgate.engine.places import Places
 from headgate.policy.backoff import Backoff
+from headgate.policy.days import utc_day
 from headgate.policy.registry import ModelRegistry
 from headgate.stores.urls import StoreUrl
 from headgate.wiring.backend import Tuning, build_backend, load_backend
@@ -54,6 +56,7 @@ class Outside:
         guests: hears of the engines with callers' own keys instead: what becomes of those keys is their
             callers' business; None: the same observer.
         environ: where settings are read from; None: the process environment.
+        beside: an engine whose keys and ledgers are shared, if there is one.
     """
 
     clock: Clock
@@ -64,6 +67,7 @@ class Outside:
     store: QuotaStore | None = None
     environ: Mapping[str, str] | None = None
     guests: Observer | None = None
+    beside: Callable[[], Engine | None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -164,6 +168,10 @@ class EngineRoom:
         self.replies = ReplyRoom(outside.clock, CHANCE)
         self.places = Places(_places(config), config.max_queued_requests, outside.clock)
 
+    def share(self, beside: Callable[[], Engine | None]) -> None:
+        """Build generations over the keys and ledgers of another engine; before the first."""
+        self._outside = replace(self._outside, beside=beside)
+
     @property
     def config(self) -> BackendConfig:
         """The configuration that new calls meet."""
@@ -182,6 +190,16 @@ class EngineRoom:
         """
         with self._lock:
             return self._find(api_key)
+
+    def memory(self, api_key: str | None, model: str) -> tuple[ReplyCache, str, str] | None:
+        """Where replies are kept, the address that gives them, and which model this name means there
+        today; None: none are kept. Raises `ConfigurationError`."""
+        held, cache = self.generation(api_key), self.replies.cache
+        if cache is None:
+            return None
+        today = utc_day(self._outside.clock.wall())
+        means = self._models(held.config).resolve(model, today, held.settings.model_policy)
+        return cache, held.settings.base_url, means.model.id
 
     def hold(self, api_key: str | None = None) -> Hold:
         """The generation a call runs on, for `async with`; streams end inside of it.
@@ -215,7 +233,8 @@ class EngineRoom:
             if ours is None:
                 self._try_out(config)
             else:
-                new = self._build(config, ours.settings.keys, ours)
+                shares = self._outside.beside() is not None
+                new = self._build(config, None if shares else ours.settings.keys, ours)
             retired = list(self._running.values())  # callers' own are built anew when they come again
             self._running.clear()
             if new is not None:
@@ -275,10 +294,17 @@ class EngineRoom:
     ) -> Generation:
         outside, settings = self._outside, self._settings(config, keys)
         ours = old is not None or keys is outside.keys
+        beside = outside.beside() if ours else None
+        gate = None if beside is None else beside.gate
+        given = outside.store if gate is None else gate.store
         ledgers = self._ledgers
-        if ledgers is None or (ledgers.own and ledgers.url != settings.store):
-            store = outside.store or open_store(settings.store, clock=outside.clock, chance=CHANCE)
-            ledgers = _Ledgers(store, settings.store, own=outside.store is None)
+        moved = ledgers is not None and gate is not None and ledgers.store is not given
+        if ledgers is None or moved or (ledgers.own and ledgers.url != settings.store):
+            store = given or open_store(settings.store, clock=outside.clock, chance=CHANCE)
+            ledgers = _Ledgers(store, settings.store, own=given is None)
+        before = None if old is None else old.engine
+        if beside is not None and (before is None or before.pool is not beside.pool):
+            before = beside
         bounds = bounds_of(config)
         cache = self.replies.planned(settings.store, bounds)
         engine = build_backend(
@@ -290,7 +316,7 @@ class EngineRoom:
             warn=_log.warning,
             store=ledgers.store,
             transport=outside.transport,
-            before=None if old is None else old.engine,
+            before=before,
             cache=cache,
             places=self.places,
         )

@@ -52,8 +52,13 @@ class GeminiRequest(Struct, frozen=True, forbid_unknown_fields=True):
     It is checked when it is executed, before any quota is spent; an error then names the field.
 
     Attributes:
+        prompt: the question; it may be empty where there are images, files or results of functions.
         model: a name or an alias; a retired one goes to its successor.
         session_id: continues a conversation, or begins one.
+        temperature, top_k, top_p, stop_sequences: left out, with a warning, for a model that does not
+            take it.
+        max_output_tokens: of the answer; the model's card bounds it.
+        system_instruction: how to behave.
         images: pairs of media type and bytes.
         files: triples of name, media type and bytes.
         stream: answers with `StreamingChunk`s.
@@ -69,6 +74,8 @@ class GeminiRequest(Struct, frozen=True, forbid_unknown_fields=True):
         timeout_seconds: (ours) longest time until the whole answer.
         use_cache: (ours) False neither reads the reply cache nor writes it.
         cache_namespace: (ours) a name to forget cached replies by; no reply of another name is given.
+        upload: (ours) True uploads images and files once, for calls to name; False never does; None
+            does where they are too large to travel inside of the call.
     """
 
     prompt: str
@@ -96,6 +103,7 @@ class GeminiRequest(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_seconds: float | None = None
     use_cache: bool = True
     cache_namespace: str = ""
+    upload: bool | None = None
 
     def __repr__(self) -> str:
         """Sizes only: prompts and media belong in no log."""
@@ -110,6 +118,9 @@ class TokenUsage(Struct, frozen=True):
     """Tokens of a reply. `completion_tokens` counts the reasoning ones too.
 
     Attributes:
+        prompt_tokens: of what was asked.
+        completion_tokens: of the answer, with the reasoning ones.
+        total_tokens: of both.
         cached_tokens: those of the prompt that the provider read from its cache.
         reasoning_tokens: those of thinking.
         estimated: the provider did not tell them.
@@ -147,7 +158,10 @@ class GeminiResponse(Struct, frozen=True, kw_only=True):
     """An answer and what it took.
 
     Attributes:
+        text: the answer.
         model: the one that answered; empty where a fixed text did.
+        usage: tokens.
+        safety_ratings: what the provider thinks of the answer.
         finish_reason: why it stopped, in the upstream's words; or `INCOMPLETE`, `DEFAULT_RESPONSE`.
         cost_estimate: dollars; None where the model has no known price.
         request_id: follows the call through logs, traces and ledgers.
@@ -201,6 +215,10 @@ class StreamingChunk(Struct, frozen=True, kw_only=True):
 
     Attributes:
         delta: the text that is new; never what came before it.
+        finish_reason: why the model stopped, with the last piece of it.
+        safety_ratings: what the provider thinks of the answer so far.
+        usage: cumulative: the last one counts.
+        function_calls: those that this piece completed.
         response: (ours) with the last piece, the whole answer and what it took.
     """
 

@@ -19,7 +19,7 @@ from msgspec import structs
 from headgate.backend.held_turns import CLAIM_SECONDS, HeldTurn
 from headgate.backend.remembering import partition_of
 from headgate.backend.structures import ConversationContext, ConversationMessage
-from headgate.core.call import Blob, Part, Role, Turn
+from headgate.core.call import Blob, Part, Role, Turn, Upload
 from headgate.core.errors import DeadlineExceededError, InvalidCallError
 from headgate.core.ports import Clock
 from headgate.core.sessions import (
@@ -308,13 +308,21 @@ def turn_of(
 def _part(part: _Piece) -> Part | Mapping[str, object]:
     if isinstance(part, SessionText):
         return part.text
-    return part.piece if isinstance(part, SessionPiece) else Blob(part.mime_type, part.data)
+    if isinstance(part, SessionPiece):
+        return part.piece
+    upload = Upload(part.digest, part.size) if part.digest else None
+    return Blob(part.mime_type, part.data, upload)
 
 
 def _kept(part: Part | Mapping[str, object]) -> _Piece:
     if isinstance(part, str):
         return SessionText(part)
-    return SessionBlob(part.mime_type, part.data) if isinstance(part, Blob) else SessionPiece(part)
+    if not isinstance(part, Blob):
+        return SessionPiece(part)
+    if part.upload is None:
+        return SessionBlob(part.mime_type, part.data)
+    data = part.data if part.size <= _MOST_MEDIA else b""  # the upstream keeps it for longer
+    return SessionBlob(part.mime_type, data, part.upload.digest, part.size)
 
 
 def _without_old_media(turns: Sequence[SessionTurn]) -> tuple[SessionTurn, ...]:
@@ -325,7 +333,9 @@ def _without_old_media(turns: Sequence[SessionTurn]) -> tuple[SessionTurn, ...]:
         for part in turn.parts:
             if isinstance(part, SessionBlob):
                 room -= len(part.data)
-                if room < 0:
+                if room < 0 and part.digest:
+                    part = structs.replace(part, data=b"")  # noqa: PLW2901 - the upstream has it
+                elif room < 0:
                     part = SessionText(f"[{part.mime_type} that is no longer kept]")  # noqa: PLW2901
             parts.append(part)
         kept.append(structs.replace(turn, parts=tuple(parts)))

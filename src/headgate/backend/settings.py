@@ -188,14 +188,22 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The configuration of a backend (S3-24). Fields after `metrics_retention_hours` are ours.
 
     Attributes:
-        max_concurrent_requests: calls under way at once; more wait their turn.
+        max_concurrent_requests: calls to the upstream at once, never more than `connection_pool_size`;
+            more wait their turn. What the cache answers, or the answer to the same question under way,
+            takes none.
         connection_pool_size: connections to the upstream.
-        cache_max_entries, cache_max_size_mb: bounds of the reply cache in memory; MB are 10⁶ bytes.
-        batch_size, batch_timeout_ms: texts to embed in a request at the most; how long one waits for
-            others at the most.
+        cache_max_entries: replies remembered in memory; 0 remembers none.
+        cache_max_size_mb: what they may take; 0 remembers none.
+        batch_size: texts to embed in a request at the most.
+        batch_timeout_ms: how long a text waits for others at the most.
+        retry_config: how calls are tried again.
         health_check_interval_secs: how long the finding of a health check stands.
-        metrics_retention_hours: how long analytics look back.
-        circuit_breaker: thresholds.
+        circuit_breaker_enabled: whether calls to a model that fails stop for a while.
+        monitoring_enabled: whether requests are counted and written to the usage ledger.
+        logging_config: what is logged.
+        metrics_retention_hours: how long analytics and single requests, 10,000 at the most, stay in
+            memory.
+        circuit_breaker: when they stop.
         fallback: tried in order when a call has failed; a request's own takes its place.
         cache_ttl_seconds: how long a reply answers for later ones; 0 keeps none.
         cache_stale_seconds: how long after that it still does, while a new one is asked for.
@@ -204,7 +212,8 @@ class BackendConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         preprocess_config: for requests without one of their own.
         context_overflow: for requests without one of their own.
         session_ttl_seconds: how long a session lives after its last turn.
-        connect_timeout_seconds, request_timeout_seconds: until a connection stands; a whole answer.
+        connect_timeout_seconds: until a connection stands.
+        request_timeout_seconds: until a whole answer is there.
         stream_idle_seconds: silence within a stream, and before it begins.
         connection_idle_seconds: how long a connection that nobody uses is kept.
         max_queued_requests: calls that may wait their turn; more are refused at once.

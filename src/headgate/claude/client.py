@@ -89,6 +89,7 @@ class ResilientClaudeClient(Door):
 
     _group = "organisation"
     _metric_prefix = "headgate_claude"
+    _provider = "anthropic"
     _cut = "max_tokens"
 
     def __init__(

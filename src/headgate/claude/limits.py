@@ -12,7 +12,8 @@ from headgate.core.errors import StoreError
 from headgate.core.ports import Clock
 from headgate.policy.bucket import ask_of, rule_of
 from headgate.policy.prices import Tokens
-from headgate.telemetry.limits import ClaudeBooks, books_of
+from headgate.telemetry.limits import ClaudeBooks
+from headgate.telemetry.of_registry import one_of
 from headgate.wiring.limits import build_limits, member_name
 from headgate.wiring.prices import anthropic_prices
 
@@ -57,7 +58,7 @@ class ClaudeRateLimiter:
             clock=clock,
         )
         self._inbound, self._usage, self._clock = parts.inbound, parts.usage, parts.clock
-        self._books = books_of(registry, ClaudeBooks, self._clock)
+        self._books = one_of(registry, ClaudeBooks, self._clock)
         self._prices = anthropic_prices()
         self._journal = UsageJournal(self._usage, member_name())
         self._warned: set[str] = set()

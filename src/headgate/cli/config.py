@@ -12,6 +12,7 @@ from msgspec import structs
 
 from headgate.cli import screen
 from headgate.cli.codegen_settings import CodegenSection, codegen_section
+from headgate.cli.content_settings import ContentSection, content_section
 from headgate.cli.doors import AsJson, guarded, stop
 from headgate.cli.exits import ExitCode
 from headgate.cli.gateway_settings import GatewaySection, gateway_section
@@ -102,19 +103,20 @@ def check(as_json: AsJson = False) -> None:
     )
     openai = _Section("OpenAI", "organisation", survey_openai(), openai_registry())
     sections = [gemini, *(section for section in (claude, openai) if section.configured)]
-    codegen, gateway = codegen_section(), gateway_section()
+    codegen, gateway, content = codegen_section(), gateway_section(), content_section()
     today = datetime.fromtimestamp(SystemClock().wall(), UTC).date()
-    problems = _problems(sections, today, codegen, gateway)
+    problems = _problems(sections, today, codegen, gateway, content)
     if as_json:
         shape = _shape(sections, today, problems)
         shape["codegen"] = codegen.shape() if codegen.said else None
         shape["gateway"] = gateway.shape() if gateway.said else None
+        shape["content"] = content.shape() if content.said else None
         screen.data_json(shape)
     else:
-        others = codegen.said or gateway.said
+        others = codegen.said or gateway.said or content.said
         for section in sections:
             _show(section, today, alone=len(sections) == 1 and not others)
-        for further in (codegen, gateway):
+        for further in (codegen, gateway, content):
             if further.said:
                 further.show()
         _end(gemini.survey, problems)
@@ -125,10 +127,14 @@ def check(as_json: AsJson = False) -> None:
 
 
 def _problems(
-    sections: list[_Section], today: date, codegen: CodegenSection, gateway: GatewaySection
+    sections: list[_Section],
+    today: date,
+    codegen: CodegenSection,
+    gateway: GatewaySection,
+    content: ContentSection,
 ) -> list[str]:
     """A sentence for each thing that is wrong, once. One provider with keys is enough."""
-    found = [section.problem for section in (codegen, gateway) if section.problem]
+    found = [section.problem for section in (codegen, gateway, content) if section.problem]
     keys_elsewhere = any(section.survey.keys for section in sections) or codegen.has_token
     for section in sections:
         survey = section.survey

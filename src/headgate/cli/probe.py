@@ -1,64 +1,22 @@
-"""Asks an upstream whether it accepts a key: a model list of one entry, which costs no quota."""
+"""Asks an upstream about all keys of some settings, a few at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from enum import StrEnum
 
 from headgate.core.call import Key
-from headgate.core.outcome import Booking, Kind, Outcome
-from headgate.core.ports import Clock, Provider, Request, Transport, TransportError
-from headgate.policy.redaction import redact
-from headgate.providers.anthropic import AnthropicProvider
-from headgate.providers.gemini import API_VERSION, GeminiProvider
-from headgate.providers.openai import OpenAIProvider
-from headgate.providers.openai_models import list_request
+from headgate.core.ports import Clock, Transport
 from headgate.transport.http import HttpTransport
-from headgate.wiring.claude import ClaudeSettings
 from headgate.wiring.clock import SystemClock
-from headgate.wiring.openai import OpenAISettings
-from headgate.wiring.settings import GeminiSettings
+from headgate.wiring.key_check import AnySettings, Finding, Verdict, ask_key, list_of_one
 
 __all__ = ["Finding", "Verdict", "probe"]
 
 _AT_A_TIME = 8
-_CALLED = {"gemini": "Gemini", "anthropic": "Anthropic", "openai": "OpenAI"}
-
-
-class Verdict(StrEnum):
-    """What became of a check."""
-
-    OK = "ok"
-    LIMITED = "limited"  # the key is accepted, its project is out of quota or credit
-    INVALID = "invalid"
-    UNREACHABLE = "unreachable"  # no answer that says anything about the key
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The verdict on one key."""
-
-    state: Verdict
-    reason: str
-    seconds: float
-
-    @property
-    def works(self) -> bool:
-        """Whether the upstream accepts the key."""
-        return self.state in (Verdict.OK, Verdict.LIMITED)
-
-    def to_dict(self) -> dict[str, object]:
-        """JSON-able."""
-        return {
-            "state": self.state.value,
-            "reason": self.reason or None,
-            "seconds": round(self.seconds, 3),
-        }
 
 
 async def probe(
-    settings: GeminiSettings | ClaudeSettings | OpenAISettings,
+    settings: AnySettings,
     timeout: float,
     *,
     transport: Transport | None = None,
@@ -68,14 +26,11 @@ async def probe(
     clock = clock or SystemClock()
     outside = transport or HttpTransport(clock)
     places = asyncio.Semaphore(_AT_A_TIME)
-    provider, request = _list_of_one(settings)
+    provider, request = list_of_one(settings)
 
     async def one(key: Key) -> Finding:
         async with places:
-            started = clock.monotonic()
-            outcome = await _ask(provider, outside, request, key, started + timeout)
-            reason = "" if outcome.kind is Kind.SUCCESS else redact(outcome.message, key.value)
-            return Finding(_verdict(outcome), reason, clock.monotonic() - started)
+            return await ask_key(provider, outside, request, key, clock, timeout)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -83,46 +38,3 @@ async def probe(
     finally:
         await outside.aclose()
     return [task.result() for task in tasks]
-
-
-def _list_of_one(
-    settings: GeminiSettings | ClaudeSettings | OpenAISettings,
-) -> tuple[Provider, Request]:
-    """Who is asked, and for what."""
-    if isinstance(settings, OpenAISettings):  # its list has one page
-        return OpenAIProvider(settings.base_url), list_request(settings.base_url)
-    if isinstance(settings, GeminiSettings):
-        url = f"{settings.base_url}/{API_VERSION}/models?pageSize=1"
-        return GeminiProvider(settings.base_url), Request("GET", url, {}, b"")
-    headers = {"anthropic-version": settings.version}
-    url = f"{settings.base_url}/v1/models?limit=1"
-    return AnthropicProvider(settings.base_url, settings.version), Request("GET", url, headers, b"")
-
-
-async def _ask(
-    provider: Provider, transport: Transport, request: Request, key: Key, deadline: float
-) -> Outcome:
-    try:
-        exchange = await transport.open(request, provider.credential(key), deadline)
-        try:
-            body = await exchange.read()
-        finally:
-            await exchange.aclose()
-    except TransportError as failure:
-        return failure.outcome
-    if exchange.status != 200:
-        return provider.read_error(exchange.status, exchange.headers, body)
-    if not body.lstrip().startswith(b"{"):  # a proxy's page greets with 200 as well
-        api = _CALLED.get(provider.name, provider.name)
-        return Outcome(Kind.PROTOCOL, f"The answer is no model list; is this the {api} API?", 200)
-    return Outcome(Kind.SUCCESS, status=200)
-
-
-def _verdict(outcome: Outcome) -> Verdict:
-    rule = outcome.rule
-    if outcome.kind is Kind.SUCCESS:
-        return Verdict.OK
-    if rule.is_quota or outcome.kind is Kind.CAPACITY:
-        return Verdict.LIMITED
-    denied = rule.booking is not Booking.NOTHING or outcome.kind in (Kind.REQUEST, Kind.EGRESS)
-    return Verdict.INVALID if denied else Verdict.UNREACHABLE

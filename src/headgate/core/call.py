@@ -19,6 +19,7 @@ __all__ = [
     "Blob",
     "Call",
     "Chunk",
+    "Earmark",
     "Keeping",
     "Key",
     "Operation",
@@ -32,6 +33,7 @@ __all__ = [
     "SafetyRating",
     "Secret",
     "Turn",
+    "Upload",
     "Usage",
     "Weight",
 ]
@@ -61,6 +63,7 @@ class Priority(StrEnum):
     CRITICAL = "critical"
     HIGH = "high"
     NORMAL = "normal"
+    MEDIUM = "normal"  # what S4 calls it: another name, no further member
     LOW = "low"
 
     @property
@@ -101,11 +104,38 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """Of media that the upstream keeps for calls to name, in place of bytes inside of each call.
+
+    Attributes:
+        digest: SHA-256 of media type and bytes, in hexadecimal; empty until it was made.
+        size: bytes.
+        uri: where the upstream keeps it, for one domain; empty: nowhere yet.
+    """
+
+    digest: str = ""
+    size: int = 0
+    uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes with a media type, for images and files. The `repr` shows the size only."""
+    """Bytes with a media type, for images and files. The `repr` shows the size only.
+
+    Attributes:
+        data: the bytes; empty where only the upstream still has them.
+        upload: set where they are to be uploaded once and named by the call; None: they travel inside
+            of it.
+    """
 
     mime_type: str
     data: bytes = field(repr=False)
+    upload: Upload | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it stands for."""
+        return len(self.data) or (0 if self.upload is None else self.upload.size)
 
 
 Part = str | Blob
@@ -183,6 +213,8 @@ class Weight(Struct, frozen=True):
         ceiling: of the prompt at the most; for media as in `policy/estimate.py`.
         most_output: the longest answer in tokens; None where the call sets no bound.
         cached: whether some of the prompt may come from a cache and not be counted.
+        answers: how many are asked for, each as long as the model cares to make it where `most_output`
+            is None; `most_output` is of all of them together.
     """
 
     requests: int = 1
@@ -190,6 +222,7 @@ class Weight(Struct, frozen=True):
     ceiling: int = 1
     most_output: int | None = None
     cached: bool = False
+    answers: int = 1
 
 
 class Raw(Struct, frozen=True):
@@ -205,6 +238,8 @@ class Raw(Struct, frozen=True):
         weight: what quotas count of it.
         repeatable: whether it may be sent again once the upstream may have seen it. What makes or
             changes something there may not.
+        once: whether it must not be sent again once it may have been billed: there is money for one
+            attempt.
     """
 
     method: str
@@ -214,9 +249,30 @@ class Raw(Struct, frozen=True):
     body: bytes = b""
     weight: Weight = Weight()
     repeatable: bool = True
+    once: bool = False
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it may be sent again once the upstream may have seen it, and billed it."""
+        return self.repeatable and not self.once
 
     def __repr__(self) -> str:
         return f"Raw({self.method} {self.path}, {len(self.body)} bytes)"  # it may hold prompts
+
+
+class Earmark(Struct, frozen=True):
+    """What quotas put aside for a call whose caller says what it is booked as, in place of an estimate.
+
+    Attributes:
+        tokens: input and output together.
+        rid: of a reservation that was made before and is held for it; empty: none is. It serves the
+            first attempt; what comes after that is reserved anew.
+        fixed: what was put aside stays booked, whatever the answer says it used.
+    """
+
+    tokens: int
+    rid: str = ""
+    fixed: bool = False
 
 
 class Call(Struct, frozen=True):
@@ -243,6 +299,7 @@ class Call(Struct, frozen=True):
             there; empty: any.
         fallbacks: what may stand in for its answer where every try fails, in order.
         inputs: what is embedded by one request, each for a vector of its own; in place of `parts`.
+        earmark: what quotas put aside for it; None: an estimate.
     """
 
     operation: Operation
@@ -262,6 +319,7 @@ class Call(Struct, frozen=True):
     domain: str = ""
     fallbacks: tuple[FallbackStrategy, ...] = ()
     inputs: tuple[tuple[Part, ...], ...] = ()
+    earmark: Earmark | None = None
 
     def __repr__(self) -> str:  # the rest may hold prompts
         return f"Call({self.operation.value} {self.model!r}, request_id={self.request_id!r})"

@@ -265,11 +265,21 @@ class LimitObserver(Protocol):
         """One check ended: `allowed`, `exceeded` or `error`, with the fewest tokens left."""
 
 
+class StageTimes(Protocol):
+    """Hears where the time of one call goes. Returns at once, never raises."""
+
+    def __call__(self, stage: str, began: float, ended: float) -> None:
+        """A stage was busy itself, not further down the path. Monotonic seconds."""
+
+
 class CallListener(Protocol):
     """Hears of a call under way; an observer may be one, too. Returns quickly, never raises."""
 
     def begun(self, call: Call) -> Mapping[str, str] | None:
         """A call begins. Gives headers that its upstream requests are to carry, if any."""
+
+    def timing(self, call: Call) -> StageTimes | None:
+        """Of a call that has begun: who hears of its stages; None where nobody wants to."""
 
     def answered(self, call: Call, reply: Reply) -> None:
         """A call was answered; of a stream, without its text."""

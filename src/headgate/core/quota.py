@@ -17,6 +17,7 @@ __all__ = [
     "BatchReply",
     "Costs",
     "Counts",
+    "Fill",
     "Grant",
     "Kind",
     "Limit",
@@ -91,6 +92,18 @@ class Limit(Struct, frozen=True):
             raise ValueError(
                 f"limit {self.name} needs amount and window above 0, guard not below: {self}"
             )
+
+
+class Fill(Struct, frozen=True):
+    """How full a limit is.
+
+    Attributes:
+        limit: as it is enforced.
+        used: what is held of it now, reservations under way included.
+    """
+
+    limit: Limit
+    used: int
 
 
 class Ask(Struct, frozen=True):

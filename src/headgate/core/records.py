@@ -25,6 +25,7 @@ class AttemptRecord(Struct, frozen=True):
 
     `caller`, `operation` and `provider` are those of its call. `estimate` is what it is taken to have
     used where the upstream did not tell, or not all of it: a caller went away, an answer was cut.
+    `first_piece` is when the first piece of a stream was read.
     """
 
     request_id: str
@@ -39,6 +40,7 @@ class AttemptRecord(Struct, frozen=True):
     caller: str = ""
     provider: str = ""
     estimate: Usage | None = None
+    first_piece: float | None = None
 
 
 class WaitRecord(Struct, frozen=True):

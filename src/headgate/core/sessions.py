@@ -11,10 +11,18 @@ __all__ = ["Session", "SessionBlob", "SessionPiece", "SessionStore", "SessionTex
 
 
 class SessionBlob(Struct, frozen=True, tag="blob"):
-    """Media in a turn."""
+    """Media in a turn.
+
+    Attributes:
+        data: the bytes; empty where only the upstream still has them.
+        digest: what media that were uploaded are known by; empty for those that travel in the call.
+        size: bytes of media that were uploaded.
+    """
 
     mime_type: str
     data: bytes
+    digest: str = ""
+    size: int = 0
 
 
 class SessionText(Struct, frozen=True, tag="text"):

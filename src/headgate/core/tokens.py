@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Usage"]
+__all__ = ["MOST_TOKENS", "Usage", "counted"]
+
+MOST_TOKENS = 1_000_000_000
+"""Of one kind in one answer: a hundred times the largest window of any model in Nov 2026. An upstream
+that names more is wrong, and no ledger or sum could hold what it may name."""
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -38,3 +42,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
             self.cache_write + other.cache_write,
             self.cache_write_long + other.cache_write_long,
         )
+
+
+def counted(value: float | None) -> int:
+    """Tokens as an upstream names them; 0, as if it named none, where that cannot be."""
+    return int(value) if value is not None and 0 < value <= MOST_TOKENS else 0

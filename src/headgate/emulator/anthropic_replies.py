@@ -174,7 +174,8 @@ def _thoughts(question: Question, chance: Chance, visible: int) -> tuple[dict[st
     proof = fingerprint(question.model.id, text, str(question.serial)) * 3
     signature = base64.b64encode(proof).decode()
     block = {"type": "thinking", "thinking": text, "signature": signature}
-    return block, min(count, thinking.get("budget_tokens") or count)
+    left = max(0, question.body["max_tokens"] - visible)  # it bounds thoughts and answer together
+    return block, min(count, thinking.get("budget_tokens") or count, left)
 
 
 def _texts(content: Any) -> list[str]:

@@ -142,6 +142,10 @@ class Books:
         """Whose key this is."""
         return self._accounts.get(value)
 
+    def any_account(self, project: str) -> Account | None:
+        """A key of a project, for a request that needs none; None: no such project has keys."""
+        return next((one for one in self._accounts.values() if one.project.name == project), None)
+
     def member(self, value: str) -> Member | None:
         """The organisation whose key this is."""
         return self._members.get(value)

@@ -252,6 +252,7 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         strict_fields: refuse unknown fields and wrong types with 400.
         location_blocked: refuse every call with "User location is not supported".
         retire_models: apply the shutdown dates of models.
+        file_seconds: how long an uploaded file is processed before calls may name it.
         models: more Gemini models, or other facts about known ones.
         organisations: who may call the Anthropic surface, and how much.
         codegen: teams that may call the Codegen surface, and how much.
@@ -273,6 +274,7 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     strict_fields: bool = True
     location_blocked: bool = False
     retire_models: bool = True
+    file_seconds: float = 0.0
     models: list[Model] = []
     organisations: list[Organisation] = []
     codegen: list[CodegenTeam] = []
@@ -281,6 +283,8 @@ class EmulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         if self.minute_seconds <= 0 or self.day_seconds <= 0:
             raise ValueError("`minute_seconds` and `day_seconds`; allowed: more than 0")
+        if self.file_seconds < 0:
+            raise ValueError(f"`file_seconds` is {self.file_seconds}; allowed: 0 or more")
         _no_repeats("project names", [p.name for p in self.projects])
         _no_repeats("organisation names", [o.name for o in self.organisations])
         _no_repeats("team names", [team.name for team in self.codegen])

@@ -48,6 +48,7 @@ class Delivery:
         on_fault: the same for an exchange that an injected fault ends.
         sent: chunks of a stream that went out whole.
         tier: the service tier named in the headers.
+        more_headers: of this answer, beside those that every answer has.
     """
 
     json_kind = "application/json; charset=UTF-8"
@@ -66,6 +67,7 @@ class Delivery:
         self.on_end: Callable[[], None] = _nothing
         self.on_fault: Callable[[], None] = _nothing
         self.tier = "standard"
+        self.more_headers: Mapping[str, str] = {}
         self.sent = 0
 
     # ── whole answers ────────────────────────────────────────────────────────
@@ -231,7 +233,8 @@ class Delivery:
 
     async def _head(self, status: int, kind: str, length: int | None = None) -> web.StreamResponse:
         duration = round((self._clock.monotonic() - self._began) * 1000)
-        response = web.StreamResponse(status=status, headers=self.headers(kind, duration))
+        headers = {**self.headers(kind, duration), **self.more_headers}
+        response = web.StreamResponse(status=status, headers=headers)
         if length is not None:
             response.content_length = length
         elif self._request.version >= HttpVersion11:

@@ -63,7 +63,9 @@ def compose(question: Question) -> dict[str, Any]:
     spent = sum(cost for _, _, cost in drafts)
     thoughts = 0
     if question.model.reasons and question.body.get("reasoning_effort") != "none":
+        most = question.body.get("max_completion_tokens") or question.model.output_tokens
         thoughts = 8 + int(spent * question.chance("thoughts").uniform(0.5, 4.0))
+        thoughts = min(thoughts, max(0, most * count - spent))  # the bound is of both together
     return {
         "id": identity("chatcmpl-", question.seed, question.serial),
         "object": "chat.completion",

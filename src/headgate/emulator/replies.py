@@ -274,13 +274,16 @@ def _call(question: Question, function: Mapping[str, Any], chance: Chance) -> Dr
 
 
 def _think(question: Question, answer: Answer, chance: Chance) -> None:
-    """Count thoughts, show them if asked for, sign what they led to."""
+    """Count thoughts, show them if asked for, sign what they led to. The bound of what a candidate may
+    write holds for its thoughts too (googleapis/python-genai, issues 811 and 2062)."""
     thinking = question.settings.get("thinkingConfig", {})
     budget = thinking.get("thinkingBudget", -1)
     if not question.model.thinking or budget == 0:
         return
     visible = sum(sum(draft.cost.values()) for draft in answer.drafts)
-    count = 8 + int(visible * chance.uniform(0.5, 4.0))
+    most = question.settings.get("maxOutputTokens") or question.model.output_tokens
+    left = max(0, most * len(answer.drafts) - visible)
+    count = min(left, 8 + int(visible * chance.uniform(0.5, 4.0)))
     answer.thought_tokens = min(count, budget) if budget > 0 else count
     for index, draft in enumerate(answer.drafts):
         signed = draft.parts[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from headgate.emulator.config import EmulatorConfig, Model
 from headgate.emulator.errors import Refusal, Refused, bad_request, recorded, unknown_fields
 from headgate.emulator.replies import response_schema, signature_is_ours
 
-__all__ = ["body", "check_embed", "check_generate", "countable"]
+__all__ = ["body", "check_embed", "check_generate", "check_resources", "countable"]
 
 _LARGEST = {"BatchEmbedContentsRequest": 4_194_304, "EmbedContentRequest": 4_194_304}
 _LARGEST_OTHER = 20_971_520
@@ -62,7 +62,6 @@ def check_generate(
         if not content.get("parts"):
             where = f"GenerateContentRequest.contents[{index}].parts"
             _invalid(f"* {where}: contents.parts must not be empty.\n")
-    _check_resources(request)
     _check_modalities(request, model)
     _check_schemas(request)
     total = sum(prompt.values())
@@ -109,17 +108,20 @@ def countable(request: Mapping[str, Any]) -> Mapping[str, Any]:
     return counted
 
 
-def _check_resources(request: Mapping[str, Any]) -> None:
-    """There are no files and no caches here, so whoever names one may not see it."""
+def check_resources(request: Mapping[str, Any], see: Callable[[str], None]) -> None:
+    """Whether the call may have what it names. There are no caches here, so whoever names one may not
+    see it. Raises `Refused`.
+
+    Args:
+        see: raises it for a file that may not be named.
+    """
     if request.get("cachedContent"):
         raise Refused(recorded("403-cached-content", {}, "resource"))
     for content in request.get("contents", []):
         for part in content.get("parts", []):
             file = _FILE.search(part.get("fileData", {}).get("fileUri", ""))
             if file is not None:
-                text = f"You do not have permission to access the File {file[1]} or it may not exist."
-                error = {"code": 403, "message": text, "status": "PERMISSION_DENIED"}
-                raise Refused(Refusal(403, {"error": error}, "resource"))
+                see(f"files/{file[1]}")
 
 
 def _check_modalities(request: Mapping[str, Any], model: Model) -> None:

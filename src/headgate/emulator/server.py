@@ -163,6 +163,7 @@ class Emulator:
         """Forget what it saw, used quota and scripted faults; configured faults stay."""
         self._books.reset(self.life())
         self._faults.clear()
+        self._surface.files.room.clear()
         self._claude.reset()
         self.codegen.reset()
 

@@ -18,6 +18,8 @@ __all__ = ["is_usable", "value_for"]
 _DEPTH = 6  # levels after which optional things are left out
 _SHALLOW = 3  # levels before which lists may have several items: trees must not explode
 _MOST = 1000  # items and characters, whatever a schema asks for
+_PROSE = 60
+"""Characters from which a text is made of sentences."""
 _FORMATS = {
     "date-time": "2026-11-21T12:00:00Z",
     "date": "2026-11-21",
@@ -163,6 +165,8 @@ class _Maker:
         while len(made) < wanted and tries < 20 * wanted:
             tries += 1
             item = self.value(items, depth + 1)
+            if item in made and isinstance(item, str) and _is_free(self._resolved(items)):
+                item = f"{item} {len(made) + 1}"  # no model lists the same thing again and again
             if schema.get("uniqueItems") and item in made:
                 continue
             made.append(item)
@@ -177,11 +181,21 @@ class _Maker:
         fixed = _FORMATS.get(str(schema.get("format")))
         if fixed is not None:
             return fixed
+        if low >= _PROSE:
+            return self._sentences(low)[:high]
         count = 1 + self._chance.randrange(3)
         text = " ".join(self._chance.choice(self._words) for _ in range(count))
         while len(text) < low:
             text += " " + self._chance.choice(self._words)
         return text[:high].ljust(low, "x") if len(text) > high else text
+
+    def _sentences(self, least: int) -> str:
+        """At least so many characters, in sentences: nobody writes that much without a full stop."""
+        text = ""
+        while len(text) < least:
+            words = [self._chance.choice(self._words) for _ in range(6 + self._chance.randrange(5))]
+            text += f"{' ' if text else ''}{' '.join(words).capitalize()}."
+        return text
 
     def _number(self, schema: Mapping[str, Any], _depth: int) -> float:
         whole = self._kind(schema) == "integer"
@@ -196,6 +210,11 @@ class _Maker:
             return self._chance.randint(math.ceil(low), max(math.ceil(low), math.floor(high)))
         between = round(self._chance.uniform(low, high), 2)
         return between if low <= between <= high else (low + high) / 2
+
+
+def _is_free(schema: Mapping[str, Any]) -> bool:
+    """Whether any text fits that is no shorter."""
+    return not {"enum", "const", "pattern", "format", "maxLength", "anyOf", "oneOf"} & set(schema)
 
 
 def _bounds(schema: Mapping[str, Any], *, whole: bool) -> tuple[float, float]:

@@ -18,8 +18,10 @@ from headgate.emulator.config import EmulatorConfig, Fault, Model
 from headgate.emulator.delivery import Broken, Delivery
 from headgate.emulator.errors import Refusal, Refused, quota_refusal, recorded
 from headgate.emulator.faults import FaultPlan, Visit, touches_answer
+from headgate.emulator.files import FileRoom
 from headgate.emulator.listing import described, page
 from headgate.emulator.surface import BEFORE_ANSWER, Age, Surface
+from headgate.emulator.surface_gemini_files import FileDesk, file_method
 
 __all__ = ["GeminiSurface", "Route", "route"]
 
@@ -108,18 +110,21 @@ class GeminiSurface(Surface[_Exchange, Refusal]):
     ) -> None:
         super().__init__(config, books, faults, chance, age)
         self._catalogue = Catalogue(config)
+        self.files = FileDesk(FileRoom(config.file_seconds))
         self._serial = 0
 
     async def serve(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         """Answer one request and write it into the books."""
         value, credentials = _credential(request)
-        exchange = _Exchange(
-            request,
-            route(request.method, request.path),
-            self._books.opened(self._books.account(value)),
-            delivery,
-            value,
-        )
+        account = self._books.account(value)
+        asked = route(request.method, request.path)
+        if method := file_method(request):
+            asked = Route("v1beta", "", method)
+            owner = None if value else self.files.uploader(request)
+            if owner is not None:  # its address is as good as a key
+                account = self._books.any_account(owner)
+                value, credentials = "-", 1
+        exchange = _Exchange(request, asked, self._books.opened(account), delivery, value)
         return await self._conduct(exchange, self._answered(exchange, credentials))
 
     async def _refuse(self, exchange: _Exchange, refusal: Refusal) -> web.StreamResponse:
@@ -132,6 +137,8 @@ class GeminiSurface(Surface[_Exchange, Refusal]):
         method = exchange.route.method
         if method in ("models.list", "models.get"):
             return await self._show(exchange)
+        if method.startswith("files."):
+            return await self._file(exchange)
         if method in _GENERATES:
             return await self._generate(exchange)
         if method in _EMBEDS:
@@ -242,12 +249,23 @@ class GeminiSurface(Surface[_Exchange, Refusal]):
             shown = page(listed, exchange.request.query)
         return await exchange.delivery.whole(dialect.pretty(shown), self._injected(exchange))
 
+    async def _file(self, exchange: _Exchange) -> web.StreamResponse:
+        project, delivery = exchange.account.project, exchange.delivery
+        shown, delivery.more_headers = await self.files.answer(
+            exchange.route.method, exchange.request, project, self._age.now()
+        )
+        return await delivery.whole(dialect.pretty(shown), self._injected(exchange))
+
+    def _check_file(self, exchange: _Exchange, name: str) -> None:
+        self.files.room.check(name, exchange.account.project.name, self._age.now())
+
     async def _generate(self, exchange: _Exchange) -> web.StreamResponse:
         model = self._model(exchange, ("text", "image"))
         body = await requests.body(
             exchange.request, "GenerateContentRequest", strict=self._config.strict_fields
         )
         prompt = tokens.of_request(body, model.image_tokens)
+        requests.check_resources(body, partial(self._check_file, exchange))
         requests.check_generate(body, model, self._config, prompt)
         fault = await self._admit(exchange, model, 1, sum(prompt.values()))
         self._serial += 1
@@ -302,6 +320,7 @@ class GeminiSurface(Surface[_Exchange, Refusal]):
             exchange.request, "CountTokensRequest", strict=self._config.strict_fields
         )
         counted = requests.countable(body)
+        requests.check_resources(counted, partial(self._check_file, exchange))
         tally = tokens.of_request(counted, model.image_tokens)
         answer = {"totalTokens": sum(tally.values()), "promptTokensDetails": tokens.details(tally)}
         fault = self._injected(exchange)

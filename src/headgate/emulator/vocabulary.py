@@ -36,6 +36,10 @@ METHODS = (
     "batchEmbedContents",
     "models.list",
     "models.get",
+    "files.upload",
+    "files.list",
+    "files.get",
+    "files.delete",
 )
 
 CLAUDE_METHODS = ("messages", "messages_stream", "count_tokens", "claude_models")

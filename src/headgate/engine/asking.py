@@ -95,12 +95,19 @@ class Asking:
     async def one(self, want: Want) -> Turn | Refused:
         """Ask for a call that need not stand in line. Raises `StoreError`, `InvalidCallError`."""
         closed, unready = self._pool.closed(want.model)
-        ask = want.ask(fresh_id(), closed.union(want.exclude))
+        ask = want.ask(want.rid or fresh_id(), closed.union(want.exclude))
         with self._lock:
             news = self._line.news.take()
         asked = self._clock.monotonic()
         reply = await self.transact(news, (ask,))
-        return self.meaning(want, ask, reply.answers[0], reply.now, asked, unready)
+        answer = reply.answers[0]
+        if want.rid and isinstance(answer, Grant) and answer.domain in ask.exclude:
+            # It was reserved before its domain was closed to this call: it is asked for anew.
+            with self._lock:
+                self._line.news.cancels[ask.rid] = None
+            want.rid = ""
+            return await self.one(want)
+        return self.meaning(want, ask, answer, reply.now, asked, unready)
 
     async def transact(self, news: Batch, asks: Sequence[Ask]) -> BatchReply:
         """One round trip. If it fails, the news are kept and whatever was granted is given back."""

@@ -89,6 +89,11 @@ class QuotaGate:
         with self._lock:
             return list(self._covered)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for quota, over all models."""
+        return sum(len(turnstile.line.queue) for turnstile in list(self._turnstiles.values()))
+
     def exact(self, model: str) -> bool:
         """Whether reservations for a model must cover the most that a call can use."""
         return self._table.is_exact(model)
@@ -132,9 +137,22 @@ class QuotaGate:
             await self._declare(turnstile, want.model)
         return await turnstile.acquire(want)
 
+    async def group(self, model: str) -> str:
+        """The name of a model's ledger in the store, which knows it by then: for those who reserve
+        there what calls will name as their earmark. Raises `StoreError`."""
+        turnstile = self._turnstile(model)
+        if not turnstile.line.declared:
+            await self._declare(turnstile, model)
+        return turnstile.line.group
+
     def settle(self, lease: Lease, costs: Costs | None, *, served: bool) -> None:
         """Say what a reservation used; None gives it back whole: no byte was sent."""
         self._turnstile(lease.model).settle(lease, costs, served=served)
+
+    def give_back(self, model: str, rid: str) -> None:
+        """Say that a reservation made before for a call was not used: it never came so far."""
+        if self.covers(model):
+            self._turnstile(model).tell((), (rid,))
 
     async def flush(self) -> None:
         """Tell the ledgers now what they would be told within 50 ms, before this process ends."""

@@ -47,10 +47,11 @@ class Hedge:
 
     async def __call__(self, passage: Passage, onward: Onward) -> Answer:
         """Raises what the first attempt raises."""
-        raw = passage.call.raw
-        if passage.call.operation.is_free or (raw is not None and not raw.repeatable):
+        call, raw = passage.call, passage.call.raw
+        # A call that one domain alone may serve has no other to be made on.
+        if call.operation.is_free or call.domain or (raw is not None and not raw.may_repeat):
             return await onward(passage)
-        ward = self._protection.ward(passage.model, passage.call.operation)
+        ward = self._protection.ward(passage.model, call.operation)
         return await _Race(passage, onward, ward, self._after).run()
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
-from headgate.core.replies import ReplyCache
-
-__all__ = ["CLAIM_SECONDS", "LOCAL_CLAIM_SECONDS", "HeldClaim"]
+__all__ = ["CLAIM_SECONDS", "LOCAL_CLAIM_SECONDS", "Claims", "HeldClaim"]
 
 CLAIM_SECONDS = 10.0
 """How long a right lasts whose holder says nothing more: as long as a killed process keeps the others
@@ -18,6 +17,20 @@ LOCAL_CLAIM_SECONDS = 600.0
 _RENEWED_EVERY = CLAIM_SECONDS / 3
 
 
+class Claims(Protocol):
+    """Who gives rights to ask, such as a `ReplyCache`."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether another process may hold a right."""
+
+    async def renew(self, key: str, token: str, seconds: float) -> bool:
+        """Hold a right for so many seconds more. Whether it was still held."""
+
+    async def release(self, key: str, token: str) -> None:
+        """Give a right back."""
+
+
 class HeldClaim:
     """Renews a right that others than this process wait for, until it ends. For one event loop.
 
@@ -25,7 +38,7 @@ class HeldClaim:
         token: the right; empty once it was given back otherwise.
     """
 
-    def __init__(self, cache: ReplyCache, key: str, token: str) -> None:
+    def __init__(self, cache: Claims, key: str, token: str) -> None:
         self._cache = cache
         self._key = key
         self.token = token

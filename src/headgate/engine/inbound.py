@@ -24,15 +24,23 @@ class Inbound:
     Args:
         stand_in: buckets of this process, for when the store fails; None refuses instead.
         log_key: keys the hash that stands for an identifier in logs.
+        level: of the log lines about checks that were refused.
     """
 
     def __init__(
-        self, store: Buckets, stand_in: Buckets | None, observer: LimitObserver, *, log_key: bytes
+        self,
+        store: Buckets,
+        stand_in: Buckets | None,
+        observer: LimitObserver,
+        *,
+        log_key: bytes,
+        level: int = logging.WARNING,
     ) -> None:
         self._store = store
         self._stand_in = stand_in
         self._observer = observer
         self._log_key = log_key
+        self._level = level
 
     async def take(self, ask: Ask) -> Verdict:
         """What the buckets say. Raises `RateLimitExceeded` only where a failed store refuses."""
@@ -75,14 +83,16 @@ class Inbound:
         await self._store.aclose()
 
     def _tell(self, ask: Ask, verdict: Verdict, remaining: float) -> None:
-        level = logging.DEBUG if verdict.allowed else logging.WARNING
+        level = logging.DEBUG if verdict.allowed else self._level
         if not _log.isEnabledFor(level):
             return
         who = self._hash(ask.identifier)
         if verdict.allowed:
             _log.debug("rate_limit=allowed identifier=%s remaining_tokens=%.3f", who, remaining)
         else:
-            _log.warning("rate_limit=exceeded identifier=%s retry_after=%d", who, verdict.retry_after)
+            _log.log(
+                level, "rate_limit=exceeded identifier=%s retry_after=%d", who, verdict.retry_after
+            )
 
     def _hash(self, identifier: str) -> str:
         return blake2b(identifier.encode(), key=self._log_key, digest_size=6).hexdigest()

@@ -45,6 +45,7 @@ __all__ = ["QuotaLearner"]
 _log = logging.getLogger("headgate.quota")
 
 _TEACHING = (Happened.QUOTA_MINUTE, Happened.QUOTA_UNKNOWN)
+_SUCCESS = Happened.SUCCESS  # a member of an enum costs as much as a call to look up
 """Refusals that speak of a minute, or do not say of what: the others name what they mean, or money."""
 
 BARE_IN_A_ROW = 3
@@ -162,7 +163,7 @@ class QuotaLearner:
             sent: whether the upstream may have seen it.
             requests: as which the upstream charges it.
         """
-        model, served = self._table.class_of(lease.model), outcome.kind is Happened.SUCCESS
+        model, served = self._table.class_of(lease.model), outcome.kind is _SUCCESS
         tokens = self._counted(outcome.usage) if served and outcome.usage is not None else 0
         with self._lock:
             if served:
@@ -183,6 +184,14 @@ class QuotaLearner:
             self._gate.recall(lease.model, charges)
         if news.pace is not None:
             self._gate.tell(lease.model, [Penalty(lease.domain, pace=news.pace)])
+
+    def sent(self, domain: str, model: str) -> Use:
+        """What this process sent to a domain for a model lately, calls under way included."""
+        if domain not in self._domains:
+            return Use()
+        handle, name = self._domains.index(domain), self._table.class_of(model)
+        with self._lock:
+            return self._tally.used(handle, name, self._clock.monotonic(), self._clock.wall())
 
     def _counted(self, usage: Usage) -> int:
         """Tokens of an attempt, as limits of tokens count them here. On the path of every call."""
@@ -208,7 +217,7 @@ class QuotaLearner:
 
     def _refuses(self, key: tuple[int, str], known: _Known | None, outcome: Outcome) -> bool:
         """Whether an outcome refuses for a quota of which nothing but the minute is known, or less."""
-        if outcome.kind is Happened.SUCCESS:
+        if outcome.kind is _SUCCESS:
             if self._bare:
                 self._bare.pop(key, None)
             return False

@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from headgate.core.call import Priority
 from headgate.core.quota import (
     Ask,
@@ -55,8 +57,7 @@ MOST_NEWS = 4096
 """Facts of a kind kept while the store does not answer; beyond, reservations lapse by themselves."""
 
 
-@dataclass(slots=True)
-class Want:
+class Want(Struct):
     """What a call wants of the gate.
 
     Attributes:
@@ -70,6 +71,7 @@ class Want:
         priority: its class.
         caller: whose it is.
         again: it had its turn, could not use it and gave it back: nobody needs to go before it.
+        rid: of a reservation that is held for it; empty: none is.
     """
 
     model: str
@@ -82,13 +84,14 @@ class Want:
     priority: Priority = Priority.NORMAL
     caller: str = ""
     again: bool = False
+    rid: str = ""
 
     def ask(self, rid: str, exclude: Collection[int]) -> Ask:
         """What the ledger is asked."""
         return Ask(rid, self.costs, tuple(exclude), None if self.prefer is None else self.prefer.domain)
 
 
-class Turn(NamedTuple):
+class Turn(Struct, frozen=True):
     """A lease, and when the send must have begun if it holds a reservation; monotonic seconds."""
 
     lease: Lease
@@ -155,6 +158,7 @@ class _Hold(NamedTuple):
 
 
 _NO_NEWS = Batch()
+_SLOTS = Counts.SLOTS  # a member of an enum costs as much as a call to look up
 
 
 class News:
@@ -251,7 +255,7 @@ class Line:
             self.tests.discard(rid)
             return True
         limited = self._limited
-        if Counts.SLOTS in limited:
+        if _SLOTS in limited:
             return True
         for counts, cost in expected.items():
             if counts in limited and actual.get(counts, cost) < cost:

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from headgate.core.outcome import Outcome
 from headgate.core.ports import Clock
+from headgate.policy.inheritance import alike, inherit
 from headgate.policy.keyring import EVERY_MODEL, KeyRing
 from headgate.policy.leases import KeyState, Lease, Unready
 
@@ -127,6 +128,15 @@ class KeyPool:
         """Give a key another chance."""
         with self._lock:
             self._ring.enable(index)
+
+    def succeeding(self, before: KeyPool) -> KeyPool:
+        """The pool before this one, where both have the same keys under the same rules; else this one,
+        of which nobody has a lease yet, with what that one knows of keys and domains that both have."""
+        with before._lock, self._lock:
+            if alike(before._ring, self._ring):
+                return before
+            inherit(before._ring, self._ring)
+        return self
 
     def state(self, index: int) -> KeyState:
         """One key as it stands now."""

@@ -43,6 +43,8 @@ _OVERLOADS = frozenset({Kind.OVERLOAD, Kind.CAPACITY, Kind.TIMEOUT})
 _OVERLOAD_STATUSES = frozenset({503, 504, 529})
 """What lowers the limit of calls at once: with a fault of the server, where its status says so."""
 
+_SUCCESS, _TIMEOUT = Kind.SUCCESS, Kind.TIMEOUT  # as `_GENERATE`
+
 _TICK = 0.05
 """Seconds by which a timer may fire before its time."""
 
@@ -190,19 +192,19 @@ class Ward:
     ) -> None:
         """An attempt ended; see `Sending.ended`."""
         now, kind = self._clock.monotonic(), outcome.kind
-        own = kind is Kind.TIMEOUT and deadline is not None and now >= deadline - _TICK
+        own = kind is _TIMEOUT and deadline is not None and now >= deadline - _TICK
         with self._lock:
             self.in_flight -= 1
             lone = self._breaker is not None and not self._breaker.closed
             if self._breaker is not None and admitted is not None:
-                if kind is Kind.SUCCESS:
+                if kind is _SUCCESS:
                     self._breaker.succeeded(admitted)
                 elif kind in _FAULTS and not own:
                     self._breaker.failed(admitted, now)
                 else:
                     self._breaker.untouched(admitted)
             if self._concurrency is not None and flight is not None:
-                if kind is Kind.SUCCESS:
+                if kind is _SUCCESS:
                     self._concurrency.succeeded(flight, now)
                 elif _is_overload(outcome) and not own and not lone:
                     self._concurrency.overloaded(flight, now)  # of a probe it says nothing of how many
@@ -312,6 +314,12 @@ class Protection:
         """What the breaker of a model does; closed for one that was never called."""
         found = self._wards.get(model)
         return BreakerState.CLOSED if found is None else found.state
+
+    def reset(self, model: str) -> None:
+        """Forget what is known of a model, budgets too. Attempts under way end on what they began with,
+        and calls that wait for a place there go on waiting for it."""
+        with self._lock:
+            self._wards.pop(model, None)
 
     def limit(self, model: str) -> int | None:
         """Calls at once that a model is held to; None: no limit."""

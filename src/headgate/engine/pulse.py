@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from headgate.core.quota import Costs
 
@@ -19,7 +20,7 @@ BEAT = 30.0
 """Seconds between renewals: two may be lost before a reservation lapses."""
 
 
-class Held(NamedTuple):
+class Held(Struct, frozen=True):
     """A reservation in use.
 
     Attributes:

@@ -19,6 +19,7 @@ from headgate.core.errors import HeadgateError, InvalidCallError
 from headgate.core.model_card import ModelCapabilities
 from headgate.core.ports import Clock, Provider
 from headgate.core.records import Findings
+from headgate.engine.identifying import identified
 from headgate.engine.passage import Answer, Onward, Passage
 from headgate.engine.restoring import Restoring
 from headgate.engine.stream import ReplyStream
@@ -81,7 +82,7 @@ class Screening:
         found = Findings(warnings=self._hold_to_card(passage, can))
         _check_schema(passage.call, how)
         done = await self._looked_through(passage.call, how)
-        passage.call = done.call
+        passage.call = await identified(done.call)
         found = structs.replace(
             found,
             redactions=_counts(done.redaction),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Generic, TypeVar
 
 __all__ = ["SingleFlight"]
@@ -19,6 +20,12 @@ class _Flight(Generic[T]):
     def __init__(self, task: asyncio.Task[T]) -> None:
         self.task = task
         self.waiting = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is over without an answer."""
+        task = self.task
+        return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 class SingleFlight(Generic[T]):
@@ -32,9 +39,9 @@ class SingleFlight(Generic[T]):
         loop = asyncio.get_running_loop()
         place = (loop, key)
         flight = self._flights.get(place)
-        if flight is None:
+        if flight is None or flight.failed:  # the news of a failure may still be on its way here
             flight = self._flights[place] = _Flight(loop.create_task(question()))
-            flight.task.add_done_callback(lambda _: self._land(place, flight))
+            flight.task.add_done_callback(partial(self._land, place, flight))
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
@@ -44,7 +51,9 @@ class SingleFlight(Generic[T]):
                 self._land(place, flight)  # whoever asks from now on asks anew
                 await _cancelled(flight.task)
 
-    def _land(self, place: tuple[asyncio.AbstractEventLoop, str], flight: _Flight[T]) -> None:
+    def _land(
+        self, place: tuple[asyncio.AbstractEventLoop, str], flight: _Flight[T], _: object = None
+    ) -> None:
         if self._flights.get(place) is flight:
             del self._flights[place]
 

@@ -76,7 +76,7 @@ class Turnstile:
         """A turn. Raises as `QuotaGate.acquire`."""
         with self._lock:
             want.costs = self.line.sizes.costs(want.costs, want.elastic)
-            straight = want.again or not self.line.queue
+            straight = want.again or bool(want.rid) or not self.line.queue
             changes = self.line.changes
         refused = None
         if straight:
@@ -104,10 +104,11 @@ class Turnstile:
                 line.queue.correct(held.rank, held.caller, difference)
         self._stir_or_tell(freed=frees)
 
-    def tell(self, penalties: Sequence[Penalty]) -> None:
-        """Say what a provider said of domains."""
+    def tell(self, penalties: Sequence[Penalty], unused: Sequence[str] = ()) -> None:
+        """Say what a provider said of domains, and which reservations nothing was sent with."""
         with self._lock:
             self.line.tell(penalties)
+            self.line.news.cancels |= dict.fromkeys(unused)
             self.line.freed()
         self._stir_or_tell(freed=True)
 
@@ -231,10 +232,7 @@ class Turnstile:
         """The call it was for has left."""
         self._pool.settle(turn.lease, Outcome(Kind.CANCELLED, "The call was cancelled."))
         if turn.lease.rid:
-            with self._lock:
-                self.line.news.cancels[turn.lease.rid] = None
-                self.line.freed()
-            self._stir_or_tell(freed=True)
+            self.tell((), (turn.lease.rid,))
 
     # ── serving the line ────────────────────────────────────────────────────────────────────────
 

@@ -8,22 +8,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
 from typing import cast
 
 from msgspec import Struct, structs
 
 from headgate.core.call import Call, Keeping, Operation, Priority, Raw, RawReply, Reply
+from headgate.core.callers import Caller, CallerLimitError
 from headgate.core.errors import HeadgateError, InvalidCallError, UpstreamError
 from headgate.core.ports import Clock
+from headgate.engine.fresh_ids import fresh_id
 from headgate.engine.passage import Answer, Passage
 from headgate.engine.stream import ReplyStream
 from headgate.gateway.answers import ALWAYS, CLOSE, about, passed_back, refuse, respond
+from headgate.gateway.callers import EVERYBODY
+from headgate.gateway.desk import CallerDesk
 from headgate.gateway.incoming import ClientGoneError, Incoming, Receive, Send, read_body
 from headgate.gateway.problems import Headers, Problem, RequestRefusedError, fault, problem_of
 from headgate.gateway.resources import Resources, Upload
 from headgate.gateway.surface import Asked, Framing, Route, Surface
+from headgate.gateway.terms import urgency
 from headgate.gateway.visits import End, Visit
+from headgate.policy.json_depth import is_deeper
 from headgate.wiring.gateway import Upstream
 from headgate.wiring.gateway_settings import GatewaySettings
 
@@ -45,6 +50,7 @@ class Errand(Struct, frozen=True):
         extra: headers of the answer beside its own.
         address: of the gateway, with the surface's prefix, as the client reached it.
         upload: that goes on here.
+        owner: the caller, with what it may.
     """
 
     surface: Surface
@@ -54,6 +60,7 @@ class Errand(Struct, frozen=True):
     extra: Headers
     address: str = ""
     upload: Upload | None = None
+    owner: Caller = EVERYBODY
 
 
 class Conduct:
@@ -61,22 +68,33 @@ class Conduct:
 
     Args:
         resources: knows whose the things are that calls name.
+        desk: lets calls of callers in; without one everything is.
     """
 
-    def __init__(self, clock: Clock, settings: GatewaySettings, resources: Resources) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        settings: GatewaySettings,
+        resources: Resources,
+        desk: CallerDesk | None = None,
+    ) -> None:
         self._clock = clock
         self._most_bytes = settings.max_body_mib * 1024 * 1024
+        self._most_deep = settings.max_json_depth
         self._cache_seconds = settings.cache_seconds
         self._resources = resources
+        self._desk = desk
 
     async def __call__(
         self, errand: Errand, incoming: Incoming, receive: Receive, send: Send, visit: Visit
     ) -> None:
         """Answer the request, with an error in the surface's shape where need be."""
-        request_id = secrets.token_hex(8)
+        request_id = fresh_id()
         writing = _Writing(errand, send, self._clock)
         try:
             call = await self._call(errand, incoming, receive, request_id)
+            if self._desk is not None and self._desk.watches(errand.owner):
+                call = await self._admitted(self._desk, errand, call)
             answer, passage = await self._answer(errand, incoming, call)
             if isinstance(answer, ReplyStream):
                 await writing.stream(answer, passage)
@@ -94,6 +112,20 @@ class Conduct:
         except Exception:  # noqa: BLE001 - a fault of ours, told as one
             _log.exception("call %s: a fault of the gateway", request_id)
             await writing.problem(fault(request_id))
+        finally:
+            if self._desk is not None:
+                self._desk.leave(request_id)
+
+    @staticmethod
+    async def _admitted(desk: CallerDesk, errand: Errand, call: Call) -> Call:
+        """The call as its caller may make it; the answer tells what is left of the caller's limits."""
+        try:
+            call, headers = await desk.admit(errand.owner, call, errand.upstream)
+        except CallerLimitError as error:
+            errand.extra.extend(error.headers)
+            raise
+        errand.extra.extend(headers)
+        return call
 
     async def _answer(self, errand: Errand, incoming: Incoming, call: Call) -> tuple[Answer, Passage]:
         upstream = errand.upstream
@@ -121,6 +153,8 @@ class Conduct:
         body = b""
         if errand.route.method in ("POST", "PATCH"):
             body = await read_body(incoming, receive, self._most_bytes)
+            if errand.route.is_json and is_deeper(body, self._most_deep):
+                raise RequestRefusedError(_too_deep(self._most_deep))
         asked = errand.surface.ask(errand.route, incoming, body)
         raw, domain = await self._placed(errand, asked)
         deadline, wait = self._bounds(asked.operation, incoming, errand.upstream.max_wait)
@@ -131,7 +165,7 @@ class Conduct:
             request_id=request_id,
             deadline=deadline,
             max_wait=wait,
-            priority=_priority(incoming),
+            priority=urgency(_priority(incoming), errand.owner),
             caller=errand.caller,
             keeping=self._keeping(errand, incoming) if self._cache_seconds else None,
             raw=raw,
@@ -144,7 +178,12 @@ class Conduct:
         if "no-store" in wish:
             return None
         partition = f"gateway {errand.caller}"
-        return Keeping(partition=partition, ttl=self._cache_seconds, reads="no-cache" not in wish)
+        return Keeping(
+            partition=partition,
+            namespace=errand.caller,  # so that one caller's answers can be forgotten
+            ttl=self._cache_seconds,
+            reads="no-cache" not in wish,
+        )
 
     def _bounds(
         self, operation: Operation, incoming: Incoming, max_wait: float
@@ -168,6 +207,13 @@ class Conduct:
         return None, max_wait
 
 
+def _too_deep(most: int) -> str:
+    return (
+        f"The body is nested more than {most} levels deep, the most this gateway reads. Its operator "
+        "can raise HEADGATE_GATEWAY_MAX_JSON_DEPTH."
+    )
+
+
 _SDK_TIMEOUTS = (b"x-server-timeout", b"x-stainless-timeout")
 
 
@@ -179,10 +225,10 @@ def _seconds(text: str) -> float | None:
     return min(seconds, _LONGEST_CALL) if seconds > 0 else None
 
 
-def _priority(incoming: Incoming) -> Priority:
+def _priority(incoming: Incoming) -> Priority | None:
     word = incoming.headers.get(b"x-headgate-priority")
     if word is None:
-        return Priority.NORMAL
+        return None
     found = _PRIORITIES.get(word.strip().lower())
     if found is None:
         raise InvalidCallError(f"x-headgate-priority takes {', '.join(Priority)}.")

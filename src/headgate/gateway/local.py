@@ -5,25 +5,13 @@ the answers too."""
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from headgate.gateway.incoming import Incoming
 from headgate.gateway.problems import RequestRefusedError
+from headgate.policy.loopback import is_loopback
 
 __all__ = ["check_local", "is_loopback"]
-
-
-@lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Whether a host, without its port, is this machine itself."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def check_local(incoming: Incoming) -> None:

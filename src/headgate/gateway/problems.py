@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from headgate.core.callers import CallerBudgetError, CallerLimitError
 from headgate.core.errors import HeadgateError, QueueFullError, QuotaExhaustedError, UpstreamError
 from headgate.core.outcome import Next
 
@@ -112,11 +113,14 @@ def _status(error: HeadgateError) -> int:
     return error.http_status
 
 
+_OF_QUOTA = (QuotaExhaustedError, CallerLimitError, CallerBudgetError)
+
+
 def _again(error: HeadgateError) -> bool:
     """Whether a client's own retry makes sense: where nothing was sent, and waiting is short."""
     if isinstance(error, QueueFullError):
         return True
     stopped = isinstance(error, UpstreamError) and error.outcome.rule.next is Next.STOP
-    if not stopped and not isinstance(error, QuotaExhaustedError):
+    if not stopped and not isinstance(error, _OF_QUOTA):
         return False
     return error.retry_after is not None and error.retry_after <= LONGEST_RETRY

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar, cast
 from urllib.parse import quote, urlsplit
 
@@ -23,6 +23,7 @@ from headgate.core.ports import Clock
 from headgate.engine.passage import Passage
 from headgate.gateway.problems import Headers
 from headgate.gateway.surface import Route
+from headgate.gateway.tickets import Tickets, Upload
 from headgate.wiring.gateway import Upstream
 
 __all__ = ["Resources", "Upload"]
@@ -30,7 +31,6 @@ __all__ = ["Resources", "Upload"]
 MOST_KNOWN = 100_000
 """Names that are remembered; a forgotten one is looked for again."""
 
-MOST_UPLOADS = 10_000
 MOST_ASKED = 64
 """Projects that are asked for a name nobody remembers."""
 
@@ -41,21 +41,6 @@ T = TypeVar("T")
 
 _LOOK_VERSION = "v1beta"  # caches are in no other
 _TOKEN = re.compile(r"(\d{1,4})\.(.*)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An upload that was begun. Whoever knows its ticket may go on with it: SDKs send no key then.
-
-    Attributes:
-        path: of the upstream, with its query.
-        domain: whose key began it.
-        caller: on whose behalf.
-    """
-
-    path: str
-    domain: str
-    caller: str
 
 
 class _Named(msgspec.Struct):
@@ -73,17 +58,21 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Resources:
-    """Knows whose the things are that calls name."""
+    """Knows whose the things are that calls name.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        seal: secret that all workers of this gateway have, see `Tickets`.
+    """
+
+    def __init__(self, clock: Clock, seal: str = "") -> None:
         self._clock = clock
         self._owners: OrderedDict[str, str] = OrderedDict()
         self._nowhere: OrderedDict[str, float] = OrderedDict()
-        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._tickets = Tickets(seal)
 
     def upload(self, ticket: str) -> Upload | None:
         """The upload with this ticket."""
-        return self._uploads.get(ticket)
+        return self._tickets.read(ticket, self._clock.wall())
 
     async def place(self, names: tuple[str, ...], upstream: Upstream) -> str:
         """The domain that alone may serve a call with these names; empty where any may.
@@ -139,14 +128,13 @@ class Resources:
             self._owners.pop(route.resource, None)
         elif "x-goog-upload-url" in raw.headers and not route.ticket:
             upload = Upload(_local_path(raw.headers["x-goog-upload-url"], passage), domain, caller)
-            ticket = secrets.token_urlsafe(24)
-            _keep(self._uploads, ticket, upload, MOST_UPLOADS)
+            ticket = self._tickets.make(upload, self._clock.wall())
             url = f"{address}{route.path}?upload_id={ticket}&upload_protocol=resumable".encode()
             return [(b"x-goog-upload-url", url), (b"x-goog-upload-control-url", url)]
         elif route.makes or route.ticket:
             self._learn(raw.body, domain)
             if raw.headers.get("x-goog-upload-status") == "final":
-                self._uploads.pop(route.ticket, None)
+                self._tickets.spend(route.ticket)
         return []
 
     def _learn(self, body: bytes, domain: str) -> None:

@@ -126,5 +126,7 @@ def _envelope(problem: Problem) -> dict[str, object]:
     """OpenAI's shape of an error."""
     other = ("server_error" if problem.status >= 500 else "invalid_request_error", problem.kind)
     kind, code = _TYPES.get(problem.status, other)
+    if problem.kind == "budget":  # as OpenAI calls it, so that programs stop instead of waiting
+        kind = code = "insufficient_quota"
     error = {"message": problem.message, "type": kind, "param": None, "code": code}
     return {"error": error}

@@ -119,6 +119,7 @@ class ResilientGeminiClient(Door):
 
     _group = "project"
     _metric_prefix = "headgate"
+    _provider = "gemini"
     _cut = "MAX_TOKENS"
 
     def __init__(

@@ -32,6 +32,10 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"  # lets a few through, to see
 
 
+# A member of an enum costs as much as a call to look up, and each call asks several times.
+_CLOSED, _OPEN, _HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
     """When it changes. The defaults are those accepted as S3-04e and S5-04e.
@@ -68,7 +72,7 @@ class Breaker:
 
     def __init__(self, rules: BreakerRules = BreakerRules()) -> None:
         self._rules = rules
-        self._state = BreakerState.CLOSED
+        self._state = _CLOSED
         self._spell = 0  # counts changes of state
         self._failures = 0
         self._successes = 0
@@ -80,25 +84,25 @@ class Breaker:
 
     def state(self, now: float) -> BreakerState:
         """What it does now."""
-        if self._state is BreakerState.OPEN and self._rest(now) <= 0:
-            return BreakerState.HALF_OPEN
+        if self._state is _OPEN and self._rest(now) <= 0:
+            return _HALF_OPEN
         return self._state
 
     @property
     def closed(self) -> bool:
         """Whether it lets every call through. Cheap: to be asked before each of them."""
-        return self._state is BreakerState.CLOSED
+        return self._state is _CLOSED
 
     @property
     def spotless(self) -> bool:
         """Whether it is closed and has no failure to remember: a new one would be the same."""
-        return self._state is BreakerState.CLOSED and not self._failures
+        return self._state is _CLOSED and not self._failures
 
     def wait(self, now: float) -> float:
         """Seconds until a call may be let through; 0 if it would be now."""
-        if self._state is BreakerState.CLOSED:
+        if self._state is _CLOSED:
             return 0.0
-        if self._state is BreakerState.OPEN:
+        if self._state is _OPEN:
             return max(0.0, self._rest(now))
         if len(self._out) < self._rules.probes:
             return 0.0
@@ -107,7 +111,7 @@ class Breaker:
 
     def ask(self, now: float) -> Pass | None:
         """Let a call through, or None: `wait` says for how long not."""
-        if self._state is BreakerState.CLOSED:
+        if self._state is _CLOSED:
             return self._free
         if self.wait(now) > 0:
             return None
@@ -118,20 +122,20 @@ class Breaker:
         if not self._back(admitted):
             return
         self._failures = 0
-        if self._state is BreakerState.HALF_OPEN:
+        if self._state is _HALF_OPEN:
             self._successes += 1
             if self._successes >= self._rules.successes:
-                self._turn(BreakerState.CLOSED)
+                self._turn(_CLOSED)
 
     def failed(self, admitted: Pass, now: float) -> None:
         """It did not, or said that it cannot."""
         if not self._back(admitted):
             return
         self._failures += 1
-        if self._state is BreakerState.HALF_OPEN or self._failures >= self._rules.failures:
+        if self._state is _HALF_OPEN or self._failures >= self._rules.failures:
             self._opened_at = now
             self.opened += 1
-            self._turn(BreakerState.OPEN)
+            self._turn(_OPEN)
 
     def untouched(self, admitted: Pass) -> None:
         """Nothing was learned: the caller went away, or the answer speaks for neither."""
@@ -139,8 +143,8 @@ class Breaker:
 
     def _probe(self, now: float) -> Pass:
         """The pass of a probe, which is booked."""
-        if self._state is BreakerState.OPEN:
-            self._turn(BreakerState.HALF_OPEN)
+        if self._state is _OPEN:
+            self._turn(_HALF_OPEN)
         elif len(self._out) >= self._rules.probes:
             del self._out[next(iter(self._out))]  # overdue; it may still come back, and counts then
         self._numbers += 1

@@ -46,6 +46,11 @@ IMAGE_TOKENS = 1102
 """The largest count of one image seen in recordings (a flash model of 2026)."""
 
 PDF_BYTES_PER_TOKEN = 100
+VIDEO_BYTES_PER_TOKEN = 500
+AUDIO_BYTES_PER_TOKEN = 250
+"""A second of video is 258 tokens of pictures, one of sound 32 (Gemini API, video and audio guides,
+2026): with a megabit a second of the one, 64 kilobits of the other. Most recordings have more bytes."""
+
 OTHER_BYTES_PER_TOKEN = 50
 TEXT_BYTES_PER_TOKEN = 4
 """Of files of text; Google's own rule of thumb for English."""
@@ -181,7 +186,7 @@ def ceiling(parts: tuple[Part, ...]) -> int:
 def largest_media(blob: Blob) -> int:
     """Tokens of a piece of media at the most, as far as its kind is known."""
     if blob.mime_type.startswith("text/"):
-        return len(blob.data)
+        return blob.size
     return LARGEST_IMAGE if blob.mime_type.startswith("image/") else 2 * media_tokens(blob)
 
 
@@ -190,7 +195,11 @@ def media_tokens(blob: Blob) -> int:
     if blob.mime_type.startswith("image/"):
         return IMAGE_TOKENS
     if blob.mime_type == "application/pdf":
-        return len(blob.data) // PDF_BYTES_PER_TOKEN + 258
+        return blob.size // PDF_BYTES_PER_TOKEN + 258
     if blob.mime_type.startswith("text/"):
-        return len(blob.data) // TEXT_BYTES_PER_TOKEN + 1
-    return len(blob.data) // OTHER_BYTES_PER_TOKEN + 258
+        return blob.size // TEXT_BYTES_PER_TOKEN + 1
+    if blob.mime_type.startswith("video/"):
+        return blob.size // VIDEO_BYTES_PER_TOKEN + 258
+    if blob.mime_type.startswith("audio/"):
+        return blob.size // AUDIO_BYTES_PER_TOKEN + 258
+    return blob.size // OTHER_BYTES_PER_TOKEN + 258

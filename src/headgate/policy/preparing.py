@@ -8,11 +8,12 @@ the developer's and stay as they are; images and other media are not looked into
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from msgspec import structs
 
-from headgate.core.call import Blob, Call, Part, Preparation, Role, Turn
+from headgate.core.call import Blob, Call, Part, Preparation, Role, Turn, Upload
 from headgate.policy.privacy.markers import Redaction, take_out
 from headgate.policy.screening.invisible import clean
 from headgate.policy.screening.signals import Signals, escape_template_tokens, signals
@@ -130,7 +131,11 @@ def _part(part: Part, visit: Visit, *, outside: bool) -> Part:
     except UnicodeDecodeError:
         return part
     changed = visit(text, outside)
-    return part if changed == text else Blob(part.mime_type, changed.encode())
+    if changed == text:
+        return part
+    # Other bytes than those an earlier call uploaded: they are known by no digest yet.
+    upload = None if part.upload is None else Upload()
+    return replace(part, data=changed.encode(), upload=upload)
 
 
 def map_piece(piece: Mapping[str, object], change: Callable[[str], str]) -> Mapping[str, object]:

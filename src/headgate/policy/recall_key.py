@@ -23,6 +23,9 @@ __all__ = ["recall_key"]
 _FORM = 1
 """Of what is hashed: another form finds nothing of this one."""
 
+_LARGE = 65_536
+"""Bytes of media from which on their digest stands for them."""
+
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What writing raises for options that are no JSON either: numbers beyond 64 bits, half a surrogate
 pair, tables nested without end."""
@@ -73,7 +76,17 @@ def recall_key(call: Call, *, model: str, origin: str, headers: Mapping[str, str
 
 def _parts(parts: tuple[Part | Mapping[str, object], ...]) -> list[object]:
     """Texts as texts, media as pairs, pieces in the upstream's own form as tables: never alike."""
-    return [(part.mime_type, part.data) if isinstance(part, Blob) else part for part in parts]
+    return [_media(part) if isinstance(part, Blob) else part for part in parts]
+
+
+def _media(blob: Blob) -> tuple[object, ...]:
+    """Of media that are uploaded the digest: wherever they are kept, they are the same. Large ones are
+    hashed by themselves, which lets other threads run; to write them down would not."""
+    if blob.upload is not None:
+        return (blob.mime_type, blob.upload.digest, "uploaded")
+    if len(blob.data) < _LARGE:
+        return (blob.mime_type, blob.data)
+    return (blob.mime_type, sha256(blob.data).digest(), len(blob.data), "hashed")
 
 
 def _raw(raw: Raw, operation: Operation) -> tuple[object, ...]:

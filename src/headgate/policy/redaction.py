@@ -17,8 +17,8 @@ __all__ = ["Redactor", "mask", "one_line", "redact"]
 MASK = "[key]"
 
 # Keys Google and Anthropic issue: `AIza…`, `AQ.…`, `sk-ant-…`. Found by shape too, because an upstream
-# may echo a key that is not the one this call used.
-_KEY_SHAPES = re.compile(r"\b(?:AIza|AQ\.|sk-ant-)[0-9A-Za-z_.\-]{8,}")
+# may echo a key that is not the one this call used. `hgk_…` are those that the gateway issues.
+_KEY_SHAPES = re.compile(r"\b(?:AIza|AQ\.|sk-ant-|hgk_)[0-9A-Za-z_.\-]{8,}")
 
 # A part of a key this long is enough to search for it elsewhere, so it must go too.
 _FRAGMENT = 12

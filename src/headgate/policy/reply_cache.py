@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
-__all__ = ["LARGEST_SHARE", "OVERHEAD", "Invalidations", "ReplyShelf", "Shelved", "matches"]
+__all__ = ["LARGEST_SHARE", "LONGEST", "OVERHEAD", "Invalidations", "ReplyShelf", "Shelved", "matches"]
 
 OVERHEAD = 640
 """Bytes of memory an entry takes beyond its value: its key (64 characters), the objects, its places in
@@ -103,7 +103,7 @@ class ReplyShelf:
         """Keep a value in the place of the one before it. Whether there is room for it at all."""
         self.drop(key)
         self._reclaim(now)
-        size = len(value) + OVERHEAD
+        size = _size(key, value)
         if until <= now or not self.most_entries or size * LARGEST_SHARE > self.most_bytes:
             return False
         until = min(until, made + LONGEST)
@@ -125,7 +125,7 @@ class ReplyShelf:
         entry = self._entries.pop(key, None)
         if entry is None:
             return False
-        self.bytes -= len(entry.value) + OVERHEAD
+        self.bytes -= _size(key, entry.value)
         self._ending[int(entry.until // _SLOT)].discard(key)
         if entry.namespace:
             keys = self._named[entry.namespace]
@@ -140,6 +140,10 @@ class ReplyShelf:
         if matches(pattern, ""):
             found += [key for key, entry in self._entries.items() if not entry.namespace]
         return sum(self.drop(key) for key in found)
+
+    def under(self, pattern: str) -> list[str]:
+        """The keys in namespaces that match; those without one are not listed."""
+        return [key for name, keys in self._named.items() if matches(pattern, name) for key in keys]
 
     def clear(self) -> int:
         """Forget everything. How many there were."""
@@ -202,6 +206,11 @@ class Invalidations:
         if len(self._past) == _REMEMBERED and mark < self._past[0][0] - 1:
             return True
         return any(turn > mark and matches(pattern, namespace) for turn, pattern in self._past)
+
+
+def _size(key: str, value: bytes) -> int:
+    size = len(value) + OVERHEAD
+    return size if len(key) <= 64 else size + len(key.encode()) - 64  # a digest needs no second look
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -7,6 +7,8 @@ from headgate.core.quota import Costs, Counts
 
 __all__ = ["WholePrompt"]
 
+_INPUT, _OUTPUT, _TOTAL = Counts.INPUT, Counts.OUTPUT, Counts.TOTAL  # a member is a call to look up
+
 
 class WholePrompt:
     """Every token of the prompt counts, read from a cache or not. See `headgate.core.ports.Tariff`."""
@@ -40,4 +42,4 @@ class WholePrompt:
     def counted(self, usage: Usage) -> Costs:
         """See `Tariff.counted`."""
         spent = usage.output + usage.thoughts
-        return {Counts.INPUT: usage.prompt, Counts.OUTPUT: spent, Counts.TOTAL: usage.total}
+        return {_INPUT: usage.prompt, _OUTPUT: spent, _TOTAL: usage.total}

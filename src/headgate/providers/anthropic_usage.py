@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from headgate.core.call import Usage
+from headgate.core.tokens import counted
 
 __all__ = ["WireUsage", "as_usage", "merged"]
 
@@ -47,21 +48,17 @@ def as_usage(wire: WireUsage | None) -> Usage:
     """Tokens in Headgate's words."""
     if wire is None:
         return Usage()
-    written = _count(wire.cache_creation_input_tokens)
-    read = _count(wire.cache_read_input_tokens)
-    long = _count(wire.cache_creation.ephemeral_1h_input_tokens if wire.cache_creation else None)
+    written = counted(wire.cache_creation_input_tokens)
+    read = counted(wire.cache_read_input_tokens)
+    long = counted(wire.cache_creation.ephemeral_1h_input_tokens if wire.cache_creation else None)
     details = wire.output_tokens_details
-    output = _count(wire.output_tokens)
-    thoughts = min(output, _count(details.thinking_tokens if details else None))
+    output = counted(wire.output_tokens)
+    thoughts = min(output, counted(details.thinking_tokens if details else None))
     return Usage(
-        prompt=_count(wire.input_tokens) + written + read,
+        prompt=counted(wire.input_tokens) + written + read,
         output=output - thoughts,
         thoughts=thoughts,
         cached=read,
         cache_write=written,
         cache_write_long=min(written, long),
     )
-
-
-def _count(value: int | None) -> int:
-    return max(0, value or 0)

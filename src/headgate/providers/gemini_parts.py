@@ -18,4 +18,6 @@ def wire_parts(parts: tuple[Part | Mapping[str, object], ...]) -> list[Mapping[s
 def _wire_part(part: Blob | Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(part, Blob):
         return part
+    if part.upload is not None:
+        return {"fileData": {"mimeType": part.mime_type, "fileUri": part.upload.uri}}
     return {"inlineData": {"mimeType": part.mime_type, "data": Media(part.data)}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from headgate.core.call import Usage
+from headgate.core.tokens import counted
 
 __all__ = ["UsageMetadata", "as_usage"]
 
@@ -28,9 +29,9 @@ def as_usage(wire: UsageMetadata | None) -> Usage:
     if wire is None:
         return Usage()
     return Usage(
-        prompt=max(0, wire.prompt_token_count or 0),
-        output=max(0, wire.candidates_token_count or 0),
-        thoughts=max(0, wire.thoughts_token_count or 0),
-        cached=max(0, wire.cached_content_token_count or 0),
-        tool_prompt=max(0, wire.tool_use_prompt_token_count or 0),
+        prompt=counted(wire.prompt_token_count),
+        output=counted(wire.candidates_token_count),
+        thoughts=counted(wire.thoughts_token_count),
+        cached=counted(wire.cached_content_token_count),
+        tool_prompt=counted(wire.tool_use_prompt_token_count),
     )

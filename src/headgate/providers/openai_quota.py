@@ -28,6 +28,8 @@ __all__ = ["OPENAI_COUNTING", "OpenAITariff", "class_of"]
 OPENAI_COUNTING = Counting(tokens=Counts.TOTAL, days=Kind.ROLLING)
 """What its numbers mean."""
 
+_INPUT, _OUTPUT, _TOTAL = Counts.INPUT, Counts.OUTPUT, Counts.TOTAL  # a member is a call to look up
+
 _DATED = re.compile(r"(.+?)-\d{4}-\d\d-\d\d")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)[;,]")
 _BOUNDS = ("max_completion_tokens", "max_tokens")
@@ -84,7 +86,7 @@ class OpenAITariff:
     def counted(self, usage: Usage) -> Costs:
         """See `Tariff.counted`."""
         spent = usage.output + usage.thoughts
-        return {Counts.INPUT: usage.prompt, Counts.OUTPUT: spent, Counts.TOTAL: usage.total}
+        return {_INPUT: usage.prompt, _OUTPUT: spent, _TOTAL: usage.total}
 
 
 def _of_turn(parts: tuple[Part | Mapping[str, object], ...]) -> Iterator[Part]:

@@ -31,6 +31,7 @@ _BYTES_PER_TOKEN = 4
 _MODEL = (("model",),)
 _DATA_URL = re.compile(rb'"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/=_-]*)"')
 _MOST_ANSWERS = 128
+_GENERATE, _STREAM = Operation.GENERATE, Operation.STREAM  # a member is a call to look up
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -78,16 +79,20 @@ def _weight(asked: _Body, body: bytes) -> Weight:
     said = (asked.messages, asked.tools, asked.response_format, asked.input)
     size = sum(map(len, said))
     media: list[Blob] = []
-    for found in _DATA_URL.finditer(bytes(asked.messages)) if b'"data:' in body else ():
-        media.append(Blob(found[1].decode(), bytes(len(found[2]) * 3 // 4)))
-        size -= len(found[0])
-    bounds = (asked.max_completion_tokens, asked.max_tokens)
-    most = [bound for bound in bounds if isinstance(bound, int) and bound > 0]
+    if body.find(b'"data:') >= 0:  # `in` first takes it for a number: an error made and forgotten
+        for found in _DATA_URL.finditer(bytes(asked.messages)):
+            media.append(Blob(found[1].decode(), bytes(len(found[2]) * 3 // 4)))
+            size -= len(found[0])
+    most = 0
+    for bound in (asked.max_completion_tokens, asked.max_tokens):
+        if isinstance(bound, int) and bound > most:
+            most = bound
     times = min(asked.n, _MOST_ANSWERS) if isinstance(asked.n, int) and asked.n > 0 else 1
     return Weight(
         tokens=OVERHEAD + max(0, size) // _BYTES_PER_TOKEN + sum(map(media_tokens, media)),
         ceiling=OVERHEAD + max(0, size) + sum(map(largest_media, media)),
-        most_output=max(most) * times if most else None,
+        most_output=most * times or None,
+        answers=times,
     )
 
 
@@ -99,7 +104,7 @@ def request(base_url: str, call: Call, raw: Raw, model: str) -> Request:
     path, body = raw.path.removeprefix("/v1"), raw.body
     if model != raw.model and call.operation is not Operation.LIST:
         body = with_member(body, _MODEL, model)
-    streams = call.operation is Operation.STREAM
+    streams = call.operation is _STREAM
     return Request(raw.method, base_url + path, raw.headers, body, streaming=streams)
 
 
@@ -111,7 +116,7 @@ def read(call: Call, body: bytes) -> Reply | Outcome:
     heard = hear(body)
     if isinstance(heard, Outcome):
         return heard
-    if call.operation is Operation.GENERATE and not heard.answers:
+    if call.operation is _GENERATE and not heard.answers:
         return no_answer(body)
     return Reply(finish_reason=heard.finish_reason, usage=heard.usage or Usage(), model=heard.model)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from headgate.core.call import Usage
+from headgate.core.tokens import counted
 
 __all__ = ["read_usage"]
 
@@ -45,16 +46,16 @@ def read_usage(raw: msgspec.Raw) -> Usage | None:
         wire = _DECODE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    prompt, completion = _count(wire.prompt_tokens), _count(wire.completion_tokens)
+    prompt, completion = counted(wire.prompt_tokens), counted(wire.completion_tokens)
     if not prompt and not completion:
         return None
     details, spent = wire.prompt_tokens_details, wire.completion_tokens_details
-    cached = min(prompt, _count(details.cached_tokens if details else None))
-    written = min(prompt - cached, _count(details.cache_write_tokens if details else None))
+    cached = min(prompt, counted(details.cached_tokens if details else None))
+    written = min(prompt - cached, counted(details.cache_write_tokens if details else None))
     output, thoughts = _split(
         completion,
-        _count(spent.reasoning_tokens if spent else None),
-        _count(wire.total_tokens) - prompt,
+        counted(spent.reasoning_tokens if spent else None),
+        counted(wire.total_tokens) - prompt,
     )
     return Usage(prompt, output, thoughts, cached, cache_write=written)
 
@@ -65,7 +66,3 @@ def _split(completion: int, reasoning: int, spent: int) -> tuple[int, int]:
         return completion, spent - completion
     thoughts = min(completion, reasoning)
     return completion - thoughts, thoughts
-
-
-def _count(value: float | None) -> int:
-    return max(0, int(value or 0))

@@ -50,6 +50,8 @@ class Crowd:
         processes: how many there are, at most; None: as many as report their presence, or one where the
             store cannot tell.
         now: milliseconds of this process's clock.
+        born: identity of a server that whoever started it vouches for: while it is that one, it has
+            been told everything that was ever charged.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Crowd:
         member: str,
         times: Times,
         now: Callable[[], int],
+        born: str | None = None,
     ) -> None:
         if processes is not None and processes < 1:
             raise ValueError("at least one process shares the store")
@@ -68,6 +71,7 @@ class Crowd:
         self._member = member
         self._times = times
         self._now = now
+        self._born = born
         self._seen: Presence | None = None
         self._seen_at = 0
         self._most, self._most_at = 0, 0
@@ -107,6 +111,11 @@ class Crowd:
         if seen.count >= self._most or sent - self._most_at > _MEMORY:
             self._most, self._most_at = seen.count, sent
         return before is None or before.server == seen.server
+
+    @property
+    def original(self) -> bool:
+        """Whether the server was seen to be the one it was born as: nothing is missing there."""
+        return bool(self._born) and self._seen is not None and self._seen.server == self._born
 
     @property
     def incomplete(self) -> bool:

@@ -35,15 +35,20 @@ class Breaker:
     Args:
         chance: uniform in [0, 1): spreads the probes of many processes over half to one and a half
             of their second.
+        first_failure: level of the line about the first failure of a row. Before the breaker opens
+            nothing but this one answer may be missing.
     """
 
-    def __init__(self, clock: Clock, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Clock, chance: Callable[[], float], first_failure: int = logging.ERROR
+    ) -> None:
         self._clock = clock
         self._chance = chance
         self._failures = 0
         self._probe_at = 0.0
         self._quiet_until = 0.0
         self.openings = 0
+        self._first_failure = first_failure
 
     @property
     def open(self) -> bool:
@@ -81,7 +86,9 @@ class Breaker:
             # One line per row of failures, and per second at most: a store that fails every other
             # command must not fill a disk.
             self._quiet_until = now + _PROBE_SECONDS
-            _log.error("store=failed error=%s deciding=locally", type(error).__name__)
+            _log.log(
+                self._first_failure, "store=failed error=%s deciding=locally", type(error).__name__
+            )
         if self._failures == _FAILURES:
             self.openings += 1
             self._probe_at = now + self._interval()
@@ -102,6 +109,7 @@ class Guard:
     Args:
         seconds: a command may take.
         explain: what callers are told of a failure.
+        first_failure: see `Breaker`.
     """
 
     def __init__(
@@ -111,8 +119,9 @@ class Guard:
         chance: Callable[[], float],
         seconds: float,
         explain: Callable[[Exception], StoreError],
+        first_failure: int = logging.ERROR,
     ) -> None:
-        self.breaker = Breaker(clock, chance)
+        self.breaker = Breaker(clock, chance, first_failure)
         self._seconds = seconds
         self._explain = explain
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from threading import Lock
 
 from headgate.core.ports import Clock
-from headgate.core.quota import Batch, BatchReply, Limit, Penalty
+from headgate.core.quota import Batch, BatchReply, Fill, Limit, Penalty
 from headgate.policy.days import next_reset
 from headgate.policy.quota.ledger import QuotaLedger
 from headgate.policy.quota.price import next_seed
@@ -59,6 +59,19 @@ class MemoryStore:
                 answers.append(ledger.acquire(ask, now, seed))
                 seed = next_seed(seed)
             return BatchReply(tuple(answers), ledger.advance(now), books.epoch, books.seq)
+
+    async def fills(self, group: str) -> tuple[tuple[Fill, ...], ...]:
+        """How full each limit of each domain is now; nothing for a group that was not declared."""
+        with self._lock:
+            books = self._groups.get(group)
+            if books is None:
+                return ()
+            self._renew_resets(books.ledger, self._now())
+            books.ledger.advance(self._now())
+            return tuple(
+                tuple(Fill(limit, used) for limit, used in zip(one.limits, one.used, strict=True))
+                for one in books.ledger.accounts
+            )
 
     def _now(self) -> int:
         return int((self._origin + self._clock.monotonic()) * 1000)

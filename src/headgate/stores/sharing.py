@@ -17,54 +17,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 
 from msgspec import structs
 
 from headgate.core.errors import StoreError
 from headgate.core.ports import Clock, QuotaStore
-from headgate.core.quota import Batch, BatchReply, Limit, Refusal
+from headgate.core.quota import Batch, BatchReply, Fill, Limit, Refusal
 from headgate.policy.quota.share import Standing
 from headgate.stores.crowd import Crowd, Times
 from headgate.stores.journal import GroupJournal
 from headgate.stores.presence import Does
+from headgate.stores.sharing_group import Group, Phase
 
 __all__ = ["SharedStore", "Times"]
 
 _log = logging.getLogger("headgate.stores")
-
-
-class _Phase(Enum):
-    TOGETHER = auto()
-    ADRIFT = auto()
-    RETURNING = auto()
-
-
-class _Group:
-    """A group as this process stands to it. Times are milliseconds of its own clock."""
-
-    __slots__ = (
-        "asked", "connections", "forgot", "journal", "left", "phase", "reached", "returned", "tried",
-        "unsettled", "warned", "who",
-    )  # fmt: skip
-
-    def __init__(self, journal: GroupJournal) -> None:
-        self.journal = journal
-        self.phase = _Phase.TOGETHER
-        self.who = Standing(0)  # when it was left alone
-        self.reached: int | None = None  # the last answered call was sent
-        self.tried = 0  # the last failed call was sent
-        self.left = 0  # the store went
-        self.returned = 0  # and came back
-        self.forgot = False  # having lost what it knew
-        self.unsettled = False  # and not all others may have told it what they charged
-        self.warned = False
-        self.asked = 0  # the last ask came
-        self.connections: int | None = None  # made when the last reply came
-
-    def is_returning(self) -> bool:
-        """Whether it is, after an await."""
-        return self.phase is _Phase.RETURNING
 
 
 class SharedStore:
@@ -79,6 +46,8 @@ class SharedStore:
         processes: how many share the store, at most; None: as many as report their presence, or one
             where the primary cannot tell.
         member: name of this process, unlike that of any other, in letters and digits.
+        born: identity of the server, where whoever started it for these processes says it; a process
+            that finds this one need not wait until others have told it what they charged.
     """
 
     def __init__(
@@ -90,6 +59,7 @@ class SharedStore:
         processes: int | None = None,
         member: str,
         times: Times | None = None,
+        born: str | None = None,
     ) -> None:
         self._primary = primary
         self._clock = clock
@@ -97,9 +67,9 @@ class SharedStore:
         self._member = member
         self._times = times or Times()
         self._origin = clock.wall() - clock.monotonic()
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Group] = {}
         self._crowd = Crowd(
-            primary, processes=processes, member=member, times=self._times, now=self._now
+            primary, processes=processes, member=member, times=self._times, now=self._now, born=born
         )  # fmt: skip
         self._watch: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +83,11 @@ class SharedStore:
         return sum(group.journal.local_grants for group in self._groups.values())
 
     @property
+    def away(self) -> bool:
+        """Whether the store does not answer now."""
+        return self._away_since is not None
+
+    @property
     def seconds_away(self) -> float:
         """How long the store has been away, in all."""
         running = 0 if self._away_since is None else self._now() - self._away_since
@@ -120,7 +95,7 @@ class SharedStore:
 
     async def declare(self, group: str, domains: Sequence[Sequence[Limit]]) -> None:
         """Make a group with these limits, if there is none yet. Raises `ConfigurationError`."""
-        known = self._groups.setdefault(group, _Group(GroupJournal(group, domains, self._member)))
+        known = self._groups.setdefault(group, Group(GroupJournal(group, domains, self._member)))
         sent = self._now()
         known.asked = sent
         try:
@@ -137,15 +112,24 @@ class SharedStore:
         self._keep_watch()
         known.asked = now = self._now()
         known.journal.apply(batch, now)
-        if known.phase is _Phase.TOGETHER and not self._is_current(known, now):
+        if known.phase is Phase.TOGETHER and not self._is_current(known, now):
             await self._visit(known)
-        if known.phase is _Phase.TOGETHER and not known.journal.strained:
+        if known.phase is Phase.TOGETHER and not known.journal.strained:
             reply = await self._ask(known, batch)
             return reply or await self._decide(known, batch)
         known.journal.keep(batch)
-        if known.phase is _Phase.TOGETHER:
+        if known.phase is Phase.TOGETHER:
             return await self._ask_both(known, batch)
         return await self._decide(known, batch)
+
+    async def fills(self, group: str) -> tuple[tuple[Fill, ...], ...]:
+        """How full each limit of each domain is, as the shared store has it. Nothing while it is away,
+        and of a group that was not declared. Raises `StoreError` where it does not answer."""
+        known, tells = self._groups.get(group), getattr(self._primary, "fills", None)
+        if known is None or known.phase is not Phase.TOGETHER or tells is None:
+            return ()
+        found: tuple[tuple[Fill, ...], ...] = await tells(group)
+        return found
 
     async def aclose(self) -> None:
         """Tell the store what it does not know, take leave, and close it for the running loop."""
@@ -154,27 +138,27 @@ class SharedStore:
             await asyncio.wait([self._watch])
             self._watch = None
             for group in self._groups.values():
-                if group.phase is not _Phase.ADRIFT:
+                if group.phase is not Phase.ADRIFT:
                     await self._tell(group)
             await self._meet(Does.LEAVE)
         await self._primary.aclose()
 
     # ── one step ────────────────────────────────────────────────────────────────────────────────
 
-    def _is_current(self, group: _Group, now: int) -> bool:
+    def _is_current(self, group: Group, now: int) -> bool:
         """Whether the store was away so shortly, if at all, that nobody went on without it."""
         if group.reached is None:
             return False
         return self._standing(group).alone or now - group.reached < self._times.absent * 1000
 
-    async def _ask(self, group: _Group, batch: Batch) -> BatchReply | None:
+    async def _ask(self, group: Group, batch: Batch) -> BatchReply | None:
         """Ask the store; None if it did not answer, or has lost its books."""
         reply = await self._send(group, batch)
         if reply is not None:
             group.journal.granted(batch.asks, reply, self._now())
         return reply
 
-    async def _send(self, group: _Group, batch: Batch) -> BatchReply | None:
+    async def _send(self, group: Group, batch: Batch) -> BatchReply | None:
         """One call that carries what is owed, too. None if nothing may be built on its reply."""
         journal = group.journal
         restores = journal.untold()
@@ -204,19 +188,19 @@ class SharedStore:
                 journal.forsake(batch.asks)
         return reply if trusted else None
 
-    async def _decide(self, group: _Group, batch: Batch) -> BatchReply:
+    async def _decide(self, group: Group, batch: Batch) -> BatchReply:
         """Answer from the own share."""
         now, alone, times, journal = self._now(), group.who.alone, self._times, group.journal
         ready = 0
         if not alone:
             ready = group.left + int(times.hold * 1000)
-            if group.phase is _Phase.RETURNING and now >= ready and batch.asks:
+            if group.phase is Phase.RETURNING and now >= ready and batch.asks:
                 return await self._ask_both(group, batch)
             if now - group.tried > times.recent * 1000:
                 ready = max(ready, now + int(times.probe * 1000))
         return journal.decide(batch.asks, batch.seed, now, ready=ready, alone=alone)
 
-    async def _ask_both(self, group: _Group, batch: Batch) -> BatchReply:
+    async def _ask_both(self, group: Group, batch: Batch) -> BatchReply:
         """Grant what the store grants and the own share allows."""
         journal = group.journal
         reply = await self._send(group, Batch(asks=batch.asks, seed=batch.seed))
@@ -229,42 +213,42 @@ class SharedStore:
 
     # ── the store goes and comes back ───────────────────────────────────────────────────────────
 
-    def _fail(self, group: _Group, sent: int) -> None:
+    def _fail(self, group: Group, sent: int) -> None:
         now = self._now()
         group.tried = max(group.tried, sent)
-        if group.phase is _Phase.ADRIFT:
+        if group.phase is Phase.ADRIFT:
             if not group.warned and group.who.processes:
                 self._warn(group)
             return
-        self._leave(group, _Phase.ADRIFT, now)
+        self._leave(group, Phase.ADRIFT, now)
         self.outages += self._away_since is None
         if self._away_since is None:
             self._away_since = now
 
-    def _leave(self, group: _Group, phase: _Phase, now: int) -> None:
+    def _leave(self, group: Group, phase: Phase, now: int) -> None:
         group.who = self._standing(group)
         group.phase, group.left = phase, now
         group.journal.leave(group.who, now)
 
-    def _lose(self, group: _Group) -> None:
+    def _lose(self, group: Group) -> None:
         """The store answers and has forgotten: it is told everything, as it is by the others."""
         now = self._now()
         alone = self._standing(group).alone
-        self._leave(group, _Phase.ADRIFT if alone else _Phase.RETURNING, now)
+        self._leave(group, Phase.ADRIFT if alone else Phase.RETURNING, now)
         group.returned, group.forgot, group.unsettled = now, True, True
         group.journal.restore_all()
 
-    def _return(self, group: _Group) -> None:
+    def _return(self, group: Group) -> None:
         now = self._now()
-        if group.phase is _Phase.TOGETHER:
-            self._leave(group, _Phase.RETURNING, now)
-        group.phase, group.returned, group.unsettled = _Phase.RETURNING, now, True
+        if group.phase is Phase.TOGETHER:
+            self._leave(group, Phase.RETURNING, now)
+        group.phase, group.returned, group.unsettled = Phase.RETURNING, now, True
 
-    def _rejoin(self, group: _Group) -> None:
+    def _rejoin(self, group: Group) -> None:
         now = self._now()
         group.journal.rejoin(now)
-        group.phase, group.forgot, group.unsettled = _Phase.TOGETHER, False, False
-        away = [each for each in self._groups.values() if each.phase is not _Phase.TOGETHER]
+        group.phase, group.forgot, group.unsettled = Phase.TOGETHER, False, False
+        away = [each for each in self._groups.values() if each.phase is not Phase.TOGETHER]
         if away or self._away_since is None:
             return
         seconds = (now - self._away_since) / 1000
@@ -275,37 +259,40 @@ class SharedStore:
             for each in self._groups.values():
                 each.warned = False
 
-    def _warn(self, group: _Group) -> None:
+    def _warn(self, group: Group) -> None:
         if not any(each.warned for each in self._groups.values()):
             _log.warning("quota=own_share store=away processes=%d", group.who.processes)
         group.warned = True
 
-    async def _visit(self, group: _Group) -> None:
+    async def _visit(self, group: Group) -> None:
         """See whether the store answers, tell it what it does not know, rejoin it when that is safe."""
         before, who = group.reached, self._standing(group)
-        if await self._send(group, Batch()) is None and group.phase is _Phase.ADRIFT:
+        if await self._send(group, Batch()) is None and group.phase is Phase.ADRIFT:
             return
-        gone = before is None or self._now() - before >= self._times.absent * 1000
-        if (gone or group.unsettled) and not who.alone and group.phase is not _Phase.RETURNING:
+        if before is None:
+            gone = not self._crowd.original
+        else:
+            gone = self._now() - before >= self._times.absent * 1000
+        if (gone or group.unsettled) and not who.alone and group.phase is not Phase.RETURNING:
             self._return(group)
         if not await self._tell(group):
             return
-        if group.phase is _Phase.RETURNING:
+        if group.phase is Phase.RETURNING:
             await self._meet(Does.REPORT)
             told = self._is_settled(group) and await self._tell(group)
             if told and group.is_returning():  # it may have gone again meanwhile
                 self._rejoin(group)
-        elif group.phase is _Phase.ADRIFT:
+        elif group.phase is Phase.ADRIFT:
             self._rejoin(group)
 
-    async def _tell(self, group: _Group) -> bool:
+    async def _tell(self, group: Group) -> bool:
         """Tell the store what it does not know, a call at a time. Whether it knows everything now."""
         while group.journal.owes:
-            if await self._send(group, Batch()) is None and group.phase is _Phase.ADRIFT:
+            if await self._send(group, Batch()) is None and group.phase is Phase.ADRIFT:
                 return False
         return True
 
-    def _is_settled(self, group: _Group) -> bool:
+    def _is_settled(self, group: Group) -> bool:
         """Whether all others have told the store what they charged without it."""
         until = group.returned + int(self._times.settle * 1000)
         if group.forgot and self._crowd.incomplete:
@@ -315,11 +302,11 @@ class SharedStore:
             return True
         return not group.forgot and self._crowd.all_told(group.returned)
 
-    def _standing(self, group: _Group) -> Standing:
+    def _standing(self, group: Group) -> Standing:
         """How this process stood when it was left alone, or stands now."""
         return (
             self._crowd.standing(group.journal.since)
-            if group.phase is _Phase.TOGETHER
+            if group.phase is Phase.TOGETHER
             else group.who
         )  # fmt: skip
 
@@ -328,7 +315,7 @@ class SharedStore:
     async def _meet(self, does: Does) -> bool | None:
         """See who else is there. Whether the server is the same, None if nobody can tell."""
         groups = list(self._groups.values())
-        if does is Does.REPORT and any(g.phase is _Phase.ADRIFT or g.journal.owes for g in groups):
+        if does is Does.REPORT and any(g.phase is Phase.ADRIFT or g.journal.owes for g in groups):
             does = Does.LOOK
         same = await self._crowd.meet(does)
         if same is False:  # another server, or another life of it
@@ -336,7 +323,7 @@ class SharedStore:
                 self._lose(group)
         return same
 
-    async def _same_server(self, group: _Group) -> bool:
+    async def _same_server(self, group: Group) -> bool:
         """Whether a reply came from the server that was there before: one may be behind the other.
 
         A server that came up again, or was a replica until now, may have lost the last steps, and goes
@@ -361,13 +348,13 @@ class SharedStore:
     async def _stand_watch(self) -> None:
         times = self._times
         while True:
-            together = all(group.phase is _Phase.TOGETHER for group in self._groups.values())
+            together = all(group.phase is Phase.TOGETHER for group in self._groups.values())
             pause = times.beat if together else times.probe
             await self._clock.sleep(pause * (0.8 + 0.2 * self._chance()))
             try:
                 for group in list(self._groups.values()):
                     reached = group.reached or 0
-                    if group.phase is not _Phase.TOGETHER or self._now() - reached > 700 * times.beat:
+                    if group.phase is not Phase.TOGETHER or self._now() - reached > 700 * times.beat:
                         await self._visit(group)
                 await self._meet(Does.REPORT)
             except Exception as error:  # noqa: BLE001 - the watch must not end; the next round tries anew

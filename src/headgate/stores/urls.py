@@ -12,13 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["MEMORY", "PROCESSES", "StoreUrl"]
+__all__ = ["BORN", "MEMORY", "OWN_OPTIONS", "PROCESSES", "StoreUrl"]
 
 MEMORY = "memory"
 """The store of this process alone."""
 
 PROCESSES = "processes"
 """The option that says how many processes share a store, at most."""
+
+BORN = "born"
+"""The option with which whoever started a server says which one it is: its processes know then that it
+has forgotten nothing since."""
+
+OWN_OPTIONS = (PROCESSES, BORN)
+"""Options of a URL that are not the client library's."""
 
 _FAMILIES = {"valkey": "redis", "valkeys": "rediss"}
 _KNOWN = ("redis", "rediss", "unix")

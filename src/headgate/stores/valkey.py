@@ -19,11 +19,12 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from headgate.core.errors import ConfigurationError, StoreError
 from headgate.core.ports import Clock
-from headgate.core.quota import Batch, BatchReply, Limit
+from headgate.core.quota import Batch, BatchReply, Fill, Limit
 from headgate.stores import valkey_wire as wire
 from headgate.stores.guard import Guard, deadline
 from headgate.stores.presence import KEY, Does, Presence, presence_of
 from headgate.stores.valkey_days import resets_around
+from headgate.stores.valkey_fills import fills_of, read_counters
 from headgate.stores.valkey_lanes import Entry, Lane, Owed, pieces_of
 from headgate.stores.valkey_link import Address, Link, forbids, sentence_of
 
@@ -103,6 +104,17 @@ class ValkeyStore:
         answers = tuple(answer for reply in replies for answer in reply.answers)
         last = replies[-1]
         return BatchReply(answers, last.now, last.epoch, last.seq)
+
+    async def fills(self, group: str) -> tuple[tuple[Fill, ...], ...]:
+        """How full each limit of each domain is now; nothing for a group that is not there. Charges
+        nothing. Raises `KeyError` for a group this store was not told of, else `StoreError`."""
+        await self.transact(group, Batch())  # what is over by now is let go
+        link, key = (await self._here()).link, wire.keys_of(group)[0]
+        counters = await self._guard(group).run(lambda: read_counters(link.run, key))
+        try:
+            return fills_of(counters)
+        except ValueError:  # no fault of the server: calls go on
+            raise StoreError(f"The ledger at {self._address} is of another version.") from None
 
     @property
     def connections(self) -> int:

@@ -37,7 +37,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from headgate.core.errors import ConfigurationError
-from headgate.stores.urls import PROCESSES, StoreUrl
+from headgate.stores.urls import OWN_OPTIONS, StoreUrl
 
 __all__ = ["Address", "Link", "forbids", "sentence_of"]
 
@@ -53,7 +53,8 @@ _CODES: dict[type[ResponseError], str] = {
 _WORDS = re.compile(r"\b(?:OOM|READONLY|NOPERM|NOAUTH|BUSY|MISCONF|MASTERDOWN|CLUSTERDOWN|CROSSSLOT)\b")
 
 _OURS = {
-    "max_connections", "decode_responses", "protocol", "socket_timeout", "retry_on_timeout", PROCESSES
+    "max_connections", "decode_responses", "protocol", "socket_timeout", "retry_on_timeout",
+    *OWN_OPTIONS,
 }  # fmt: skip
 
 

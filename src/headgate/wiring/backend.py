@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from msgspec import structs
-
 from headgate.core.call import Key
 from headgate.core.ports import Clock, Observer, QuotaStore, Transport
-from headgate.core.quota import Penalty
 from headgate.core.replies import ReplyCache
 from headgate.core.sessions import SessionStore
-from headgate.engine.gate import QuotaGate
 from headgate.engine.places import Places
 from headgate.engine.protection import ProtectionRules
 from headgate.policy.backoff import Backoff
 from headgate.policy.registry import ModelRegistry
 from headgate.providers.gemini import GeminiProvider
+from headgate.providers.gemini_files import GeminiFiles
 from headgate.stores.sessions import MemorySessions
 from headgate.stores.sessions_sqlite import SqliteSessions
 from headgate.wiring.build import CHANCE, Engine, assemble
@@ -29,6 +26,7 @@ from headgate.wiring.quotas import GEMINI_QUOTAS, split_quotas
 from headgate.wiring.resilience import Resilience
 from headgate.wiring.settings import GeminiSettings, load_gemini
 from headgate.wiring.stores import check_store
+from headgate.wiring.succession import carry_limits
 
 __all__ = ["Tuning", "build_backend", "load_backend", "open_sessions"]
 
@@ -120,32 +118,13 @@ def build_backend(
         backoff=tuning.backoff,
         retry_timeouts=False,  # S3-04c: a request that timed out may have been billed
         before=before,
-        resilience=Resilience(cache, fallbacks=True, protection=tuning.protection, places=places),
+        resilience=Resilience(
+            cache, fallbacks=True, protection=tuning.protection, places=places, files=GeminiFiles()
+        ),
     )
-    old, new = None if before is None else before.gate, engine.gate
-    if before is not None and old is not None and new is not None and old is not new:
-        _carry(before, engine, old, new)
+    if before is not None:
+        carry_limits(before, engine)
     return engine
-
-
-_LIFTED = 10**12
-"""Amount of a limit that is declared no more: nothing reaches it within its window."""
-
-
-def _carry(before: Engine, engine: Engine, old_gate: QuotaGate, gate: QuotaGate) -> None:
-    """Tell the ledgers that go on which limits are declared now; what was used counts against them."""
-    if old_gate.store is not gate.store:
-        return
-    for model in {*old_gate.learned, *old_gate.models}:
-        gate.cover(model, {})
-        penalties = []
-        for handle, domain in enumerate(engine.pool.domain_names):
-            old = {limit.name: limit for limit in before.table.quota(domain, model).limits()}
-            new = {limit.name: limit for limit in engine.table.quota(domain, model).limits()}
-            lifted = [structs.replace(old[name], amount=_LIFTED) for name in old if name not in new]
-            told = [limit for name, limit in new.items() if limit != old.get(name)]
-            penalties += [Penalty(handle, limit=limit) for limit in (*lifted, *told)]
-        gate.tell(model, penalties)
 
 
 def _http(tuning: Tuning, clock: Clock) -> Transport:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what only a backend has is imported where it is made: a cli
     from headgate.engine.screening import Screening
     from headgate.engine.stages.degrade import Degrade
     from headgate.engine.stages.recall import Recall
+    from headgate.engine.stages.upload import Upload
     from headgate.policy.registry import ModelRegistry
 
 __all__ = ["Engine", "EngineSettings", "assemble", "build_gemini"]
@@ -79,7 +80,9 @@ class Engine:
         estimator: of the sizes of calls.
         table: the declared quotas.
         protection: what is known of models that fail.
+        observer: what hears of attempts and calls.
         recall: what gives kept answers, if anything does.
+        upload: what brings files to domains, if anything does.
     """
 
     pipeline: Pipeline
@@ -92,7 +95,9 @@ class Engine:
     estimator: TokenEstimator = field(default_factory=TokenEstimator)
     table: QuotaTable = field(default_factory=QuotaTable)
     protection: Protection = field(kw_only=True)
+    observer: Observer = field(kw_only=True)
     recall: Recall | None = None
+    upload: Upload | None = None
 
     def reserves(self, table: QuotaTable, store: QuotaStore | None) -> bool:
         """Whether it reserves by these declarations in this store."""
@@ -131,6 +136,7 @@ def assemble(
     retry_timeouts: bool = True,
     before: Engine | None = None,
     resilience: Resilience = PLAIN,
+    namespace: str = "",
 ) -> Engine:
     """An engine of one provider. No I/O, no event loop needed.
 
@@ -139,14 +145,14 @@ def assemble(
     that is given stands in for the one the settings name, and is never closed here. Only with `models`
     may calls bring a `Preparation`. `retry_timeouts` tells whether a generation that timed out after it
     was sent is tried again, as S1-37 accepts: it has no effect but its bill. What `before` knows of
-    keys and failing models goes on. `resilience` says which optional stages the path has.
+    keys and failing models goes on. `resilience` says which optional stages the path has. `namespace`
+    names its ledgers in a store that engines with other quotas share; empty: the provider.
     """
-    estimator = TokenEstimator()
-    pool = _pool(settings, clock) if before is None else before.pool
-    outside = transport or _http(settings, clock)
+    estimator, outside = TokenEstimator(), transport or _http(settings, clock)
+    pool = _pool(settings, clock, before)
     table = quotas or QuotaTable()
     own, gate, learner = _quota_keeping(
-        settings, provider.name, pool, table, store, clock, chance,
+        settings, namespace or provider.name, pool, table, store, clock, chance,
         learning=learning, margin=margin, tariff=tariff,
     )  # fmt: skip
     guard = guards(resilience.protection, clock, None if before is None else before.protection)
@@ -157,20 +163,19 @@ def assemble(
     screening = None if models is None else _screening(provider, models, estimator, clock)
     prepare = Prepare(provider, registry, settings.model_policy, clock, warn, screening)
     recall = _recall(resilience, f"{provider.name} {settings.base_url}", clock)
+    upload = _upload(resilience, provider, pool, clock, before)
     pipeline = Pipeline(
-        prepare=prepare,
-        recall=recall,
+        prepare=prepare, recall=recall,
         degrade=_degrade(provider, prepare, clock) if resilience.fallbacks else None,
         admit=None if resilience.places is None else Admit(resilience.places, clock),
-        attempt=attempt,
-        hedge=guard.hedge, protect=guard.protect, watch=guard.watch,
+        upload=upload, attempt=attempt, hedge=guard.hedge, protect=guard.protect, watch=guard.watch,
         reserve=Reserve(pool, clock, observer, gate, estimator, learner, tariff, provider.name),
-        send=Send(provider, outside, clock, settings.attempt_timeout_seconds),
-        clock=clock, observer=observer, provider=provider.name,
+        send=Send(provider, outside, clock, settings.attempt_timeout_seconds), clock=clock,
+        observer=observer, provider=provider.name, give_back=None if gate is None else gate.give_back,
         listener=cast("CallListener", observer) if hasattr(observer, "begun") else None,
     )  # fmt: skip
     known = (pipeline, pool, outside, clock, own, gate, learner, estimator, table)
-    return Engine(*known, protection=guard.protection, recall=recall)
+    return Engine(*known, protection=guard.protection, observer=observer, recall=recall, upload=upload)
 
 
 def _recall(resilience: Resilience, origin: str, clock: Clock) -> Recall | None:
@@ -179,6 +184,18 @@ def _recall(resilience: Resilience, origin: str, clock: Clock) -> Recall | None:
     from headgate.engine.stages.recall import Recall  # noqa: PLC0415 - a backend's
 
     return Recall(resilience.cache, clock, origin)
+
+
+def _upload(
+    resilience: Resilience, provider: Provider, pool: KeyPool, clock: Clock, before: Engine | None
+) -> Upload | None:
+    if resilience.files is None:
+        return None
+    from headgate.engine.stages.upload import Upload  # noqa: PLC0415 - a backend's
+    from headgate.engine.uploading import Uploading  # noqa: PLC0415
+
+    known = None if before is None or before.upload is None else before.upload.lodgings
+    return Upload(pool, provider, Uploading(resilience.files, provider, clock, known), clock)
 
 
 def _degrade(provider: Provider, prepare: Prepare, clock: Clock) -> Degrade:
@@ -214,11 +231,12 @@ def _quota_keeping(
     return own, gate, QuotaLearner(gate, table, names, clock, margin=margin, tariff=tariff)
 
 
-def _pool(settings: EngineSettings, clock: Clock) -> KeyPool:
+def _pool(settings: EngineSettings, clock: Clock, before: Engine | None) -> KeyPool:
     ring = KeyRing(
         settings.keys, rotation=settings.rotation_enabled, fallback=float(settings.backoff_seconds)
     )
-    return KeyPool(ring, clock)
+    pool = KeyPool(ring, clock)
+    return pool if before is None else pool.succeeding(before.pool)
 
 
 def build_gemini(
@@ -231,6 +249,7 @@ def build_gemini(
     store: QuotaStore | None = None,
     chance: Callable[[], float] = CHANCE,
     resilience: Resilience = PLAIN,
+    before: Engine | None = None,
 ) -> Engine:
     """The engine of one Gemini client."""
     return assemble(
@@ -247,6 +266,7 @@ def build_gemini(
         store=store,
         chance=chance,
         resilience=resilience,
+        before=before,
     )
 
 

@@ -203,6 +203,7 @@ def build_claude(
     store: QuotaStore | None = None,
     chance: Callable[[], float] = CHANCE,
     resilience: Resilience = PLAIN,
+    before: Engine | None = None,
 ) -> Engine:
     """The engine of one Claude client. No I/O, no event loop needed."""
     return assemble(
@@ -220,4 +221,5 @@ def build_claude(
         store=store,
         chance=chance,
         resilience=resilience,
+        before=before,
     )

@@ -42,7 +42,8 @@ class Door(ABC):
 
     Attributes:
         _group: what the provider counts quota against, as keys name it: `project`, `organisation`.
-        _metric_prefix: what the names of its metrics begin with.
+        _metric_prefix: what the names of the metrics of its keys begin with.
+        _provider: what the upstream is called in metrics.
         _cut: the finish reason of an answer that ended at the token limit.
 
     Args:
@@ -52,6 +53,7 @@ class Door(ABC):
 
     _group: ClassVar[str]
     _metric_prefix: ClassVar[str]
+    _provider: ClassVar[str]
     _cut: ClassVar[str]
 
     def __init__(
@@ -66,6 +68,7 @@ class Door(ABC):
         self._log = log
         self._errors = errors
         self._bridge = Bridge()
+        self._watched: list[object] = []  # by the metrics of a registry, as long as it is held here
 
     # ── calls ───────────────────────────────────────────────────────────────────────────────────
 
@@ -127,11 +130,12 @@ class Door(ABC):
             self.log_status()
 
     def export_metrics(self, registry: object = None) -> None:
-        """Register this client's key metrics; they are read at each scrape.
+        """Register the metrics of this client's keys, and count its calls from now on; read at each
+        scrape. What there is: docs/reference/metrics.md.
 
         Args:
             registry: a `prometheus_client` registry, or None for its default one. A registry takes one
-                client of each provider; `headgate.telemetry.keys` lists the metrics.
+                client of each provider.
 
         Raises:
             ConfigurationError: the `metrics` extra is not installed.
@@ -141,6 +145,7 @@ class Door(ABC):
             from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415 - an extra
 
             from headgate.telemetry.keys import KeyCollector  # noqa: PLC0415
+            from headgate.wiring.metrics import count_calls  # noqa: PLC0415
         except ImportError:
             raise ConfigurationError(
                 "Metrics need prometheus-client: install headgate[metrics]."
@@ -151,6 +156,7 @@ class Door(ABC):
         target.register(
             KeyCollector(self.get_key_metrics, prefix=self._metric_prefix, group=self._group)
         )
+        self._watched.append(count_calls(target, self._provider, self._engine, self._clock))
 
     # ── closing ─────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ from headgate.core.errors import ConfigurationError
 
 __all__ = ["TABLES", "read_table"]
 
-TABLES = ("claude", "codegen", "gateway", "gemini", "openai")
+TABLES = ("claude", "codegen", "content", "gateway", "gemini", "openai")
 """The tables of the file: one for each door."""
 
 
@@ -50,6 +50,8 @@ def _content(path: Path) -> Mapping[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path} is nested too deeply to be read.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"HEADGATE_CONFIG: cannot read {path} ({type(error).__name__}). Name a readable TOML file."

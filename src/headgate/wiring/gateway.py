@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypedDict, cast
+from typing import TypedDict, cast
 
 from headgate.core.errors import ConfigurationError, NoKeysError
-from headgate.core.ports import Clock, Observer, Transport
+from headgate.core.ports import Clock, Observer, QuotaStore, Transport
 from headgate.core.replies import ReplyCache
 from headgate.engine.protection import ProtectionRules
 from headgate.policy.breaker import BreakerRules
 from headgate.policy.concurrency import ConcurrencyRules
 from headgate.policy.retry_budget import BudgetRules
 from headgate.stores.urls import StoreUrl
-from headgate.wiring.build import CHANCE, Engine, EngineSettings, build_gemini
+from headgate.wiring.build import CHANCE, Engine, build_gemini
 from headgate.wiring.claude import build_claude, load_claude
 from headgate.wiring.gateway_settings import GatewaySettings
 from headgate.wiring.gateway_transport import Sending, SendsOver, open_transport
+from headgate.wiring.key_check import AnySettings
 from headgate.wiring.key_status import KeyBooks
 from headgate.wiring.openai import build_openai, load_openai
 from headgate.wiring.replies import CacheBounds, open_replies
 from headgate.wiring.resilience import Resilience
 from headgate.wiring.settings import load_gemini, process_environment, resolve_alone
+from headgate.wiring.succession import carry_charges, carry_limits
 
-__all__ = ["GUARDED", "Upstream", "open_cache", "open_upstreams"]
+__all__ = ["GUARDED", "Upstream", "hand_on", "open_cache", "open_upstreams"]
 
 GUARDED = Resilience(
     protection=ProtectionRules(
@@ -45,7 +47,10 @@ class Upstream:
     Attributes:
         name: of the provider, and of the surface that speaks its protocol.
         max_wait: seconds a call may wait for a key, where it has no deadline of its own.
+        max_retries: attempts of a call beyond its first, rotations aside.
+        settings: what it was built from.
         metric_prefix, group: what the metrics of its keys are called, and what their quota belongs to.
+        built_with: what else it was built with.
     """
 
     name: str
@@ -54,18 +59,14 @@ class Upstream:
     max_wait: float
     metric_prefix: str
     group: str
+    settings: AnySettings
+    max_retries: int = 0
+    built_with: tuple[object, ...] = ()
 
     @property
     def usable(self) -> bool:
         """Whether a key is left that was not refused for good. O(keys)."""
         return any(state.disabled is None for state in self.engine.pool.states())
-
-
-class _Settings(EngineSettings, Protocol):
-    @property
-    def backoff_seconds(self) -> int: ...
-    @property
-    def max_wait_seconds(self) -> float: ...
 
 
 def open_cache(
@@ -104,6 +105,7 @@ def open_upstreams(
     sending: Sending = Sending.AUTO,
     resilience: Resilience = GUARDED,
     cache: ReplyCache | None = None,
+    before: Sequence[Upstream] = (),
 ) -> tuple[Upstream, ...]:
     """An engine for each provider with keys, by the settings that its client has. No I/O.
 
@@ -112,38 +114,20 @@ def open_upstreams(
         transport: sends for all of them; each has one of its own otherwise.
         sending: which that is.
         cache: where answers are kept, if they are; it stays open.
+        before: those of the configuration before this one. One whose settings are the same goes on; of
+            the others what is known of keys, quotas and failing models does.
 
     Raises `ConfigurationError`: a setting is wrong, there is no key for any provider, or the transport
     asked for is not to be had.
     """
 
-    outside: _Outside = {
-        "clock": clock,
-        "observer": observer,
-        "warn": warn,
-        "resilience": replace(resilience, cache=cache),
-    }
-
-    def over(settings: SendsOver) -> Transport:
-        return transport or open_transport(sending, settings, clock, process_environment(environ))
-
-    def gemini() -> Upstream:
-        settings = load_gemini(environ=environ)
-        engine = build_gemini(settings, transport=over(settings), **outside)
-        return _upstream("gemini", settings, engine, clock, "headgate", "project")
-
-    def anthropic() -> Upstream:
-        settings = load_claude(environ=environ)
-        engine = build_claude(settings, transport=over(settings), **outside)
-        return _upstream("anthropic", settings, engine, clock, "headgate_claude", "organisation")
-
-    def openai() -> Upstream:
-        settings = load_openai(environ=environ)
-        engine = build_openai(settings, transport=over(settings), **outside)
-        return _upstream("openai", settings, engine, clock, "headgate_openai", "organisation")
-
+    build = _Build(
+        {"clock": clock, "observer": observer, "warn": warn,
+         "resilience": replace(resilience, cache=cache)},
+        transport, sending, environ, {upstream.name: upstream for upstream in before}, (sending, cache),
+    )  # fmt: skip
     found = []
-    for made in (gemini, anthropic, openai):
+    for made in (build.gemini, build.anthropic, build.openai):
         try:
             found.append(made())
         except NoKeysError:
@@ -156,8 +140,89 @@ def open_upstreams(
     return tuple(found)
 
 
+async def hand_on(before: Sequence[Upstream], after: Sequence[Upstream]) -> None:
+    """Tell the ledgers of upstreams with other keys what was used of their quotas; before their first
+    call. Raises `StoreError`."""
+    old = {upstream.name: upstream for upstream in before}
+    for upstream in after:
+        if upstream.name in old:
+            await carry_charges(old[upstream.name].engine, upstream.engine)
+
+
+class _Shared(TypedDict):
+    """What an engine is built with beside its settings."""
+
+    transport: Transport
+    store: QuotaStore | None
+    before: Engine | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """Builds the upstream of each provider. Raises `NoKeysError` where it has no key."""
+
+    outside: _Outside
+    transport: Transport | None
+    sending: Sending
+    environ: Mapping[str, str] | None
+    before: Mapping[str, Upstream]
+    built_with: tuple[object, ...]
+
+    def gemini(self) -> Upstream:
+        settings = load_gemini(environ=self.environ)
+        return self._succeeding(
+            "gemini", settings, "headgate", "project",
+            lambda shared: build_gemini(settings, **shared, **self.outside),
+        )  # fmt: skip
+
+    def anthropic(self) -> Upstream:
+        settings = load_claude(environ=self.environ)
+        return self._succeeding(
+            "anthropic", settings, "headgate_claude", "organisation",
+            lambda shared: build_claude(settings, **shared, **self.outside),
+        )  # fmt: skip
+
+    def openai(self) -> Upstream:
+        settings = load_openai(environ=self.environ)
+        return self._succeeding(
+            "openai", settings, "headgate_openai", "organisation",
+            lambda shared: build_openai(settings, **shared, **self.outside),
+        )  # fmt: skip
+
+    def _succeeding(
+        self,
+        name: str,
+        settings: AnySettings,
+        prefix: str,
+        group: str,
+        build: Callable[[_Shared], Engine],
+    ) -> Upstream:
+        """The upstream of these settings: the one before, if nothing about it is other now; else a new
+        one, over the ledgers of the one before where its store is the same."""
+        old = self.before.get(name)
+        if old is not None and old.settings == settings and old.built_with == self.built_with:
+            return old
+        before = None if old is None else old.engine
+        store = None
+        if old is not None and before is not None and old.settings.store == settings.store:
+            store = None if before.gate is None else before.gate.store
+        engine = build({"transport": self._over(settings), "store": store, "before": before})
+        if before is not None:
+            carry_limits(before, engine)
+            if store is not None and store is before.own_store:
+                engine = replace(engine, own_store=store)
+        made = _upstream(name, settings, engine, self.outside["clock"], prefix, group)
+        return replace(made, built_with=self.built_with)
+
+    def _over(self, settings: SendsOver) -> Transport:
+        if self.transport is not None:
+            return self.transport
+        environ = process_environment(self.environ)
+        return open_transport(self.sending, settings, self.outside["clock"], environ)
+
+
 def _upstream(
-    name: str, settings: _Settings, engine: Engine, clock: Clock, prefix: str, group: str
+    name: str, settings: AnySettings, engine: Engine, clock: Clock, prefix: str, group: str
 ) -> Upstream:
     books = KeyBooks(
         engine.pool,
@@ -166,4 +231,5 @@ def _upstream(
         rotation_enabled=settings.rotation_enabled,
         backoff_seconds=settings.backoff_seconds,
     )
-    return Upstream(name, engine, books, settings.max_wait_seconds, prefix, group)
+    wait, retries = settings.max_wait_seconds, settings.max_retries
+    return Upstream(name, engine, books, wait, prefix, group, settings, retries)

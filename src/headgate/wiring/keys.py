@@ -22,6 +22,8 @@ __all__ = ["find_keys", "find_listed_keys", "parse_keys", "secret_from_file", "s
 _NAMES_OF_SINGLE_KEYS = ("primary", *(f"backup-{number}" for number in range(1, 10)))
 _FILE_CHECK = "HEADGATE_KEY_FILE_CHECK"
 _FIRST_FILE = "GEMINI_API_KEY_FILE"
+_LARGEST_FILE = 1024 * 1024
+"""Characters of a file of keys: some ten thousand keys. A device has no end."""
 
 
 def parse_keys(
@@ -195,8 +197,9 @@ def secret_from_file(path: str, source: str, environ: Mapping[str, str]) -> str:
     file = Path(path)
     try:
         mode = file.stat().st_mode
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # it is no text, or the path cannot be one
         raise ConfigurationError(
             f"{source}: cannot read {path} ({type(error).__name__}). Name a readable text file."
         ) from None
@@ -207,5 +210,9 @@ def secret_from_file(path: str, source: str, environ: Mapping[str, str]) -> str:
         raise ConfigurationError(
             f"{source}: {path} is open to every user of this machine. Run `chmod o-rwx {path}`, or "
             f"set {_FILE_CHECK}=off where the file is mounted that way, as container secrets may be."
+        )
+    if len(text) > _LARGEST_FILE:
+        raise ConfigurationError(
+            f"{source}: {path} has more than {_LARGEST_FILE} characters. Name a file of keys."
         )
     return ",".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import secrets
 from collections.abc import Collection
@@ -14,7 +15,10 @@ from headgate.policy.scopes import Scopes
 from headgate.stores.buckets import MemoryBuckets, RedisBuckets
 from headgate.stores.line import StoreLine
 from headgate.stores.usage import MemoryUsage, RedisUsage
-from headgate.telemetry.limits import LimitBooks, books_of
+from headgate.telemetry.limits import LimitBooks
+from headgate.telemetry.metrics.books import Sheet
+from headgate.telemetry.metrics.metrics import Metrics
+from headgate.telemetry.of_registry import one_of
 from headgate.wiring.clock import SystemClock
 from headgate.wiring.prices import anthropic_prices
 
@@ -42,6 +46,7 @@ def build_limits(
     store_timeout: float = 0.1,
     scopes: Collection[str] = (),
     log_key: bytes | None = None,
+    level: int = logging.WARNING,
 ) -> Limits:
     """The parts of a limiter over a caller's client, or over memory. No I/O, no event loop needed."""
     if not 0 < store_timeout <= 60:
@@ -55,15 +60,22 @@ def build_limits(
         chance = random.random  # noqa: TID251 - chance enters here
         line = StoreLine(client, clock=clock, chance=chance, timeout=store_timeout)
         store, usage = RedisBuckets(line), RedisUsage(line)
-    books = books_of(registry, LimitBooks, clock)
+    books = one_of(registry, LimitBooks, clock)
+    if client is not None and fail_open:
+        one_of(registry, Metrics, clock).watch(books, _read_stand_ins)
     observer = _Scoped(books, Scopes(scopes, lambda model: anthropic_prices().name_of(model)))
     key = _LOG_KEY if log_key is None else log_key
-    return Limits(Inbound(store, memory if fail_open else None, observer, log_key=key), usage, clock)
+    stand_in = memory if fail_open else None
+    return Limits(Inbound(store, stand_in, observer, log_key=key, level=level), usage, clock)
 
 
 def member_name() -> str:
     """A name for this process among those that write to a store."""
     return secrets.token_hex(8)
+
+
+def _read_stand_ins(books: LimitBooks, sheet: Sheet) -> None:
+    sheet.put("headgate_fail_open_total", books.errors, "inbound")
 
 
 class _Scoped:

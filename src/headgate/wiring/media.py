@@ -1,4 +1,4 @@
-"""Images and files that travel inside of a call: what they are, and how large they may be."""
+"""Images and files of a call: what they are, and how large they may be."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from mimetypes import guess_type
 
 from headgate.core.call import Blob
 from headgate.core.errors import InvalidCallError
+from headgate.providers.gemini_files import GeminiFiles
 
-__all__ = ["INLINE_LIMIT", "PDF_LIMIT", "check_inline", "media_type_of", "sniffed"]
+__all__ = [
+    "INLINE_LIMIT",
+    "PDF_LIMIT",
+    "check_inline",
+    "check_upload",
+    "media_type_of",
+    "sniffed",
+]
 
 INLINE_LIMIT = 100 * 1024 * 1024
 PDF_LIMIT = 50 * 1024 * 1024
-"""Largest inline data Google documents (rate limits and files pages, 2026)."""
+"""Largest inline data Google documents (rate limits and files pages, 2026). That of a PDF holds for one
+that is uploaded, too (document understanding page, 2026)."""
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -54,4 +63,14 @@ def check_inline(blob: Blob) -> None:
         size = len(blob.data)
         raise InvalidCallError(
             f"{blob.mime_type} data of {size} bytes cannot be sent inline: 1 to {limit} bytes can."
+        )
+
+
+def check_upload(blob: Blob) -> None:
+    """Raise `InvalidCallError` for data that the upstream cannot take as a file."""
+    limit = PDF_LIMIT if blob.mime_type == "application/pdf" else GeminiFiles.largest
+    if not blob.data or len(blob.data) > limit:
+        size = len(blob.data)
+        raise InvalidCallError(
+            f"{blob.mime_type} data of {size} bytes cannot be sent: 1 to {limit} bytes can."
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from headgate.core.call import Call, Reply
 from headgate.core.outcome import Kind
-from headgate.core.ports import Observer
+from headgate.core.ports import Observer, StageTimes
 from headgate.core.records import AttemptRecord, CallRecord, WaitFor, WaitRecord
 from headgate.policy.redaction import one_line
 from headgate.telemetry.call_traces import TRACES
@@ -16,7 +16,9 @@ __all__ = ["LogObserver", "Observers"]
 
 _log = logging.getLogger("headgate")
 
-_LEVELS: dict[str | None, int] = {None: logging.DEBUG, Kind.CANCELLED.value: logging.INFO}
+_SUCCESS, _CANCELLED = Kind.SUCCESS, Kind.CANCELLED.value  # looked up once: every call asks for them
+
+_LEVELS: dict[str | None, int] = {None: logging.DEBUG, _CANCELLED: logging.INFO}
 
 _STANDING = frozenset({"auth", "no_access", "egress", "resource", "tls", "quota", "storage_quota"})
 """What stays as it is until somebody acts or time passes: a thousand lines say no more than one."""
@@ -35,12 +37,21 @@ class Observers:
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
+    def add(self, observer: Observer) -> None:
+        """Pass facts on to one more from now on; to one that hears them already, nothing changes."""
+        if observer not in self._observers:
+            self._observers = (*self._observers, observer)
+
     def begun(self, call: Call) -> Mapping[str, str] | None:
         """A call begins. Headers its upstream requests are to carry, where the user wants that."""
         if TRACES.on:
             with _contained(TRACES):
                 return TRACES.begun(call)
         return None
+
+    def timing(self, call: Call) -> StageTimes | None:
+        """Who hears of the stages of a call; None where it is not traced."""
+        return TRACES.timing(call) if TRACES.busy else None
 
     def answered(self, call: Call, reply: Reply) -> None:
         """A call was answered."""
@@ -118,7 +129,7 @@ class LogObserver:
     def attempt(self, record: AttemptRecord) -> None:
         """Successes at DEBUG, everything else at INFO."""
         outcome = record.outcome
-        level = logging.DEBUG if outcome.kind is Kind.SUCCESS else logging.INFO
+        level = logging.DEBUG if outcome.kind is _SUCCESS else logging.INFO
         if not self._logger.isEnabledFor(level):
             return
         self._logger.log(
@@ -170,7 +181,7 @@ class LogObserver:
     def _repeats(self, record: CallRecord) -> bool:
         """Whether a call failed as the last one with its key did, for a reason that lasts."""
         key, error = record.key_name, record.error
-        if error == Kind.CANCELLED.value:
+        if error == _CANCELLED:
             return False  # says nothing about the key
         repeats = error in _STANDING and self._said.get(key) == error
         if key in self._said or len(self._said) < _MOST_KEYS:

@@ -203,6 +203,7 @@ def build_openai(
     store: QuotaStore | None = None,
     chance: Callable[[], float] = CHANCE,
     resilience: Resilience = PLAIN,
+    before: Engine | None = None,
 ) -> Engine:
     """The engine of one OpenAI-compatible upstream. No I/O, no event loop needed."""
     return assemble(
@@ -220,4 +221,5 @@ def build_openai(
         store=store,
         chance=chance,
         resilience=resilience,
+        before=before,
     )

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from headgate.core.errors import ConfigurationError
 from headgate.policy.redaction import redact
+from headgate.wiring.addresses import may_serve
 
 __all__ = [
     "Option",
@@ -25,6 +26,7 @@ __all__ = [
     "resolve_one",
     "seconds",
     "share",
+    "web_address",
     "whole_number",
 ]
 
@@ -125,18 +127,31 @@ def model_name(value: object) -> str:
     return text
 
 
-def base_url(value: object) -> str:
+def web_address(value: object) -> str:
     """Scheme and host, without a path."""
     text = str(value).strip().rstrip("/")
-    parts = urlsplit(text)
     try:
-        port_is_good = parts.port is None or parts.port > 0
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        port_is_good = False
-    good = parts.scheme in ("http", "https") and parts.hostname and not parts.username and port_is_good
-    if not good or parts.path or parts.query or parts.fragment:
+        parts, good = urlsplit(""), False
+    if not good or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
+        raise ValueError("scheme and host without a path, such as https://gate.example")
+    return text
+
+
+def base_url(value: object) -> str:
+    """Scheme and host, without a path, where keys may be sent."""
+    try:
+        text = web_address(value)
+        parts = urlsplit(text)
+        good = may_serve(parts.hostname or "", encrypted=parts.scheme == "https")
+    except ValueError:
+        text, good = "", False
+    if not good:
         raise ValueError(
-            "scheme and host without a path, such as https://proxy.example or http://127.0.0.1:8765"
+            "scheme and host without a path, such as https://proxy.example or http://127.0.0.1:8765; "
+            "http:// only to this machine and private networks, where nobody else can read the keys"
         )
     return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from headgate.core.files import FileDesk
 from headgate.core.replies import ReplyCache
 from headgate.engine.places import Places
 from headgate.engine.protection import ProtectionRules
@@ -21,12 +22,14 @@ class Resilience:
             degrade.
         protection: breakers, limits of calls at once, budgets of retries, second attempts.
         places: of calls that go upstream; None: the path has no admit.
+        files: the upstream's words for files; None: no call may bring media to upload.
     """
 
     cache: ReplyCache | None = None
     fallbacks: bool = False
     protection: ProtectionRules = field(default_factory=ProtectionRules)
     places: Places | None = None
+    files: FileDesk | None = None
 
 
 PLAIN = Resilience()

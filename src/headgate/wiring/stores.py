@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from headgate.core.errors import ConfigurationError
 from headgate.core.ports import Clock, QuotaStore
 from headgate.stores.memory import MemoryStore
-from headgate.stores.urls import MEMORY, PROCESSES, StoreUrl
+from headgate.stores.urls import BORN, MEMORY, PROCESSES, StoreUrl
 
 __all__ = ["IN_MEMORY", "check_store", "given_store", "open_store"]
 
@@ -46,8 +46,9 @@ def open_store(url: StoreUrl, *, clock: Clock, chance: Callable[[], float]) -> Q
     # Here, and only here, a store of many processes is made: what is to stand before it stands here.
     shared = ValkeyStore(url.written, clock=clock, chance=chance)
     processes = _processes(url)
+    born = _option(url, BORN)
     return SharedStore(
-        shared, clock=clock, chance=chance, processes=processes, member=token_hex(8)
+        shared, clock=clock, chance=chance, processes=processes, member=token_hex(8), born=born
     )  # fmt: skip
 
 
@@ -65,12 +66,17 @@ def check_store(url: StoreUrl) -> None:
 
 def _processes(url: StoreUrl) -> int | None:
     """How many processes share the store, if its URL says so."""
-    said = parse_qs(urlsplit(url.nodes[0]).query).get(PROCESSES)
+    said = _option(url, PROCESSES)
     if said is None:
         return None
-    if not said[-1].isdecimal() or int(said[-1]) < 1:
+    if not said.isdecimal() or int(said) < 1:
         raise ConfigurationError(f"The store's URL takes {PROCESSES}=1 or more.")
-    return int(said[-1])
+    return int(said)
+
+
+def _option(url: StoreUrl, name: str) -> str | None:
+    said = parse_qs(urlsplit(url.nodes[0]).query).get(name)
+    return None if said is None else said[-1]
 
 
 def _missing() -> ConfigurationError:

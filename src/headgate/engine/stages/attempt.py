@@ -120,7 +120,7 @@ class Attempt:
         if passage.retries >= self._max_retries:
             return False
         raw = passage.call.raw
-        if raw is not None and not raw.repeatable and failed.sent:
+        if raw is not None and failed.sent and not raw.may_repeat:
             return False
         if failed.outcome.kind is Kind.TIMEOUT and failed.sent:
             return self._retry_timeouts or passage.call.operation is Operation.EMBED

@@ -39,6 +39,12 @@ _log = logging.getLogger("headgate.quota")
 _ELASTIC = frozenset({Counts.OUTPUT, Counts.TOTAL})
 _ELASTIC_PROMPT = _ELASTIC | {Counts.INPUT}
 
+# Looked up once: a member of an enum costs as much as a call, and each attempt asks for all of these.
+_REQUESTS, _INPUT, _OUTPUT, _TOTAL, _SLOTS = (
+    Counts.REQUESTS, Counts.INPUT, Counts.OUTPUT, Counts.TOTAL, Counts.SLOTS,
+)  # fmt: skip
+_SUCCESS, _EMBED = Kind.SUCCESS, Operation.EMBED
+
 _NOT_MADE = (Kind.LATE, Kind.BREAKER_OPEN)
 
 # What is certain about an attempt without usage: the request was counted, and for these no token was.
@@ -104,9 +110,10 @@ class Reserve:
             self._settle(passage, lease, number, Outcome(Kind.CANCELLED, "The attempt was cancelled."))
             raise
         if isinstance(answer, ReplyStream):
-            answer.on_end(lambda outcome: self._settle(passage, lease, number, outcome))
+            began = self._clock.monotonic()  # its first piece was read
+            answer.on_end(lambda told: self._settle(passage, lease, number, told, first_piece=began))
         else:
-            success = Outcome(Kind.SUCCESS, status=200, usage=answer.usage)
+            success = Outcome(_SUCCESS, status=200, usage=answer.usage)
             self._settle(passage, lease, number, success)
         return answer
 
@@ -155,6 +162,7 @@ class Reserve:
             priority=call.priority,
             caller=call.caller,
             again=again,
+            rid=self._held_for(passage, again=again),
         )
         try:
             return await gate.acquire(want)
@@ -162,6 +170,12 @@ class Reserve:
             took = self._clock.monotonic() - began
             passage.waited += took
             passage.wait_bound = max(0.0, passage.wait_bound - took)
+
+    @staticmethod
+    def _held_for(passage: Passage, *, again: bool) -> str:
+        """The reservation that was made before for the first attempt of a call; empty: none is held."""
+        earmark = passage.call.earmark
+        return "" if earmark is None or again or passage.attempts else earmark.rid
 
     def _estimate(self, passage: Passage, *, exact: bool) -> Costs:
         """What an attempt is expected to use; with `exact` what it uses at the most."""
@@ -177,14 +191,17 @@ class Reserve:
             tokens = self._estimator.estimate(lesson, passage.token_count)
             output = self._estimator.output(lesson, passage.token_count, most)
         output = max(output, self._tariff.prepaid_output(call))
-        if call.operation is Operation.EMBED:
+        if call.operation is _EMBED:
             output = 1
+        if call.earmark is not None and not exact:
+            tokens = min(tokens, call.earmark.tokens)
+            output = call.earmark.tokens - tokens
         return {
-            Counts.REQUESTS: self._requests(call),
-            Counts.INPUT: tokens,
-            Counts.OUTPUT: output,
-            Counts.TOTAL: tokens + output,
-            Counts.SLOTS: 1,
+            _REQUESTS: self._requests(call),
+            _INPUT: tokens,
+            _OUTPUT: output,
+            _TOTAL: tokens + output,
+            _SLOTS: 1,
         }
 
     def _lesson(self, passage: Passage) -> str:
@@ -208,14 +225,17 @@ class Reserve:
     # ── on the way up ───────────────────────────────────────────────────────────────────────────
 
     def _settle(
-        self, passage: Passage, lease: Lease, number: int, outcome: Outcome, *, sent: bool = True
-    ) -> None:
+        self, passage: Passage, lease: Lease, number: int, outcome: Outcome, *, sent: bool = True,
+        first_piece: float | None = None,
+    ) -> None:  # fmt: skip
         self._pool.settle(lease, outcome)
         if lease.rid and self._gate is not None:
-            costs = self._truth(passage.call, outcome) if sent else None
+            usage: Usage | None = outcome.usage
+            counted = self._tariff.counted(usage) if usage is not None and usage.prompt else None
+            costs = self._truth(passage.call, outcome, counted) if sent else None
             self._gate.settle(lease, costs, served=not outcome.rule.is_quota)
-            if outcome.usage is not None and outcome.usage.prompt and outcome.kind is Kind.SUCCESS:
-                self._learn(passage, self._tariff.counted(outcome.usage))
+            if counted is not None and outcome.kind is _SUCCESS:
+                self._learn(passage, counted)
         if self._learner is not None and not passage.call.operation.is_free:
             if passage.limits and not outcome.limits:
                 outcome = structs.replace(outcome, limits=passage.limits)
@@ -235,6 +255,7 @@ class Reserve:
                 caller=passage.call.caller,
                 provider=self._provider,
                 estimate=self._guess(passage, outcome) if sent else None,
+                first_piece=first_piece,
             )
         )
 
@@ -250,7 +271,7 @@ class Reserve:
 
     def _learn(self, passage: Passage, counted: Costs) -> None:
         lesson, reserved = self._lesson(passage), passage.reserved
-        tokens, output = counted.get(Counts.INPUT, 0), counted.get(Counts.OUTPUT, 0)
+        tokens, output = counted.get(_INPUT, 0), counted.get(_OUTPUT, 0)
         if self._gate is not None and self._gate.exact(passage.model):
             if tokens > reserved[Counts.INPUT] or output > reserved[Counts.OUTPUT]:
                 _log.warning(
@@ -259,16 +280,16 @@ class Reserve:
                 )  # fmt: skip
             return
         self._estimator.learn(lesson, passage.token_count, tokens)
-        answers = passage.call.operation is not Operation.EMBED
+        answers = passage.call.operation is not _EMBED
         if answers and not self._tariff.prepaid_output(passage.call):
-            short = output > reserved[Counts.OUTPUT]
+            short = output > reserved[_OUTPUT]
             self._estimator.learn_output(lesson, passage.token_count, output, short=short)
 
     def _guess(self, passage: Passage, outcome: Outcome) -> Usage | None:
         """What an attempt is taken to have used whose tokens the upstream did not tell, or not all of
         them; None: they are known."""
         call, told = passage.call, outcome.usage or Usage()
-        whole = told.prompt and outcome.kind is Kind.SUCCESS
+        whole = told.prompt and outcome.kind is _SUCCESS
         if whole or call.operation.is_free or outcome.kind in _NO_TOKENS:
             return None
         if told.prompt:
@@ -282,21 +303,25 @@ class Reserve:
         output = told.output or (passage.reserved.get(Counts.OUTPUT, 0) if answers else 0)
         return structs.replace(told, prompt=tokens, output=output)
 
-    def _truth(self, call: Call, outcome: Outcome) -> Costs:
+    def _truth(self, call: Call, outcome: Outcome, counted: Costs | None) -> Costs:
         """What an attempt used that was sent: the request for certain, tokens as far as they are known.
 
         Nothing named means that the estimate stays: the provider may have counted it.
+
+        Args:
+            counted: what the quotas count of the usage that the upstream told; None: it told none.
         """
-        usage: Usage | None = outcome.usage
-        if usage is not None and usage.prompt:
-            return self._with_prepaid(call, self._tariff.counted(usage))
+        if call.earmark is not None and call.earmark.fixed and outcome.kind is _SUCCESS:
+            return {}
+        if counted is not None:
+            return self._with_prepaid(call, counted)
         if outcome.kind in _NO_TOKENS:
             return {Counts.INPUT: 0, Counts.OUTPUT: 0, Counts.TOTAL: 0}
         return {}
 
     def _with_prepaid(self, call: Call, counted: Costs) -> Costs:
         """What was counted of an attempt, with the output that was counted before there was any."""
-        more = self._tariff.prepaid_output(call) - counted.get(Counts.OUTPUT, 0)
+        more = self._tariff.prepaid_output(call) - counted.get(_OUTPUT, 0)
         if more <= 0:
             return counted
         output, total = counted.get(Counts.OUTPUT, 0) + more, counted.get(Counts.TOTAL, 0) + more

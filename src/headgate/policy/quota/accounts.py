@@ -80,6 +80,8 @@ class Account:
 
     def left(self) -> tuple[int, ...]:
         """What is left of each calendar limit."""
+        if not self._days:
+            return ()
         return tuple([max(0, self.limits[n].amount - self.used[n]) for n in self._days])
 
     def closed(self, now: int) -> bool:
@@ -91,8 +93,9 @@ class Account:
         """Whether every limit has room for a call."""
         if self.closed(now):
             return False
-        for limit, used in zip(self.limits, self.used, strict=True):
-            if used + costs[limit.counts] > limit.amount:
+        held = self.used
+        for number, limit in enumerate(self.limits):  # cheaper than a strict `zip`, here and below
+            if held[number] + costs[limit.counts] > limit.amount:
                 return False
         return not self.paces or self.pace_at(costs) <= now
 
@@ -121,21 +124,18 @@ class Account:
 
     def price(self, costs: Costs) -> int:
         """What a call costs here: dearer the fuller the limits are."""
-        return price([
-            (costs[limit.counts], used, limit.amount)
-            for limit, used in zip(self.limits, self.used, strict=True)
-        ])  # fmt: skip
+        return price(costs, self.limits, self.used)
 
     def room(self, now: int) -> int:
         """Class of the headroom of its tightest token limit; CLOSED if anything holds it back."""
         if self.closed(now):
             return CLOSED
-        tightest = None
-        for limit, used, tokens in zip(self.limits, self.used, self._tokens, strict=True):
-            left = limit.amount - used
+        held, tokens, tightest = self.used, self._tokens, None
+        for number, limit in enumerate(self.limits):
+            left = limit.amount - held[number]
             if left < 1:
                 return CLOSED
-            if tokens and (tightest is None or left < tightest):
+            if tokens[number] and (tightest is None or left < tightest):
                 tightest = left
         return OPEN if tightest is None else room_class(tightest)
 

@@ -190,6 +190,14 @@ class Books:
     def advance(self, now: int) -> int:
         """Make time monotone and let happen what is due. Returns the time the ledger goes by."""
         self.now = now = max(self.now, now)
+        wheel, lapses = self._wheel, self._lapses
+        if (not wheel or wheel[0][0] > now) and (not lapses or lapses[0][0] > now):
+            return now  # nearly always: it is asked three times a call
+        self._happen(now)
+        return now
+
+    def _happen(self, now: int) -> None:
+        """Let everything happen that is due."""
         touched: set[int] = set()
         while self._wheel and self._wheel[0][0] <= now:
             due, event, handle, number = heappop(self._wheel)
@@ -208,7 +216,6 @@ class Books:
                 touched.add(held.domain)
         for handle in touched:
             self._choice.place(handle, now)
-        return now
 
     def _lapse(self, rid: str, held: Reservation) -> None:
         """The owner is presumed dead: what it held is charged in full, from now on."""

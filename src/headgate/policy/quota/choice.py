@@ -30,15 +30,17 @@ class Wish:
     __slots__ = ("costs", "dearest", "exclude", "least", "prefer", "rid")
 
     def __init__(self, ask: Ask, counted: Sequence[Counts], tokens: Sequence[Counts]) -> None:
-        named = ask.costs
-        costs = {counts: max(1, named.get(counts, 0)) for counts in counted}
+        named, costs = ask.costs, dict[Counts, int]()
+        for counts in counted:
+            need = named.get(counts, 0)
+            costs[counts] = need if need > 0 else 1
         self.rid = ask.rid
         self.costs: Costs = costs
         self.exclude = ask.exclude
         self.prefer = ask.prefer
         taken = [costs[counts] for counts in tokens]
-        self.dearest = max(taken, default=1)
-        self.least = min(taken, default=1)
+        self.dearest = max(taken) if taken else 1
+        self.least = min(taken) if taken else 1
 
 
 class Choice:
@@ -85,7 +87,9 @@ class Choice:
         if not found:
             return None
         accounts, costs = self._accounts, wish.costs
-        _, _, chosen = min((accounts[h].price(costs), accounts[h].last, h) for h in found)
+        chosen = found[0]
+        if len(found) > 1:  # of one nobody needs to know the price
+            chosen = min([(accounts[h].price(costs), accounts[h].last, h) for h in found])[2]
         preferred = wish.prefer
         if preferred is None or not self._able(wish, preferred, now):
             return chosen

@@ -28,6 +28,8 @@ from headgate.policy.quota.windows import expiry
 
 __all__ = ["TTL", "QuotaLedger"]
 
+_CONCURRENT, _EARLY = Kind.CONCURRENT, Mode.EARLY  # a member costs as much as a call to look up
+
 
 class QuotaLedger(Books):
     """The ledger of a group: what calls do to its books.
@@ -62,14 +64,16 @@ class QuotaLedger(Books):
         return self._charge(Wish(ask, self._counted, self._tokens), handle, now)
 
     def _charge(self, wish: Wish, handle: int, now: int) -> Grant:
-        account = self.accounts[handle]
-        needs = [wish.costs[limit.counts] for limit in account.limits]
+        account, costs = self.accounts[handle], wish.costs
+        needs = [costs[limit.counts] for limit in account.limits]
         held = Reservation(handle, needs, now + TTL, canary=account.canary)
+        used, early = account.used, account.early
         for number, limit in enumerate(account.limits):
-            account.used[number] += needs[number]
-            if account.early[number]:
-                held.expires[number] = expiry(limit, now, self.resets)
-                self._put(handle, number, held.expires[number], needs[number])
+            need = needs[number]
+            used[number] += need
+            if early[number]:
+                held.expires[number] = expires = expiry(limit, now, self.resets)
+                self._put(handle, number, expires, need)
         if account.paces:
             paces = account.paces.items()
             held.ends = {n: pace.take(account.limits[n], needs[n], now) for n, pace in paces}
@@ -132,7 +136,8 @@ class QuotaLedger(Books):
         for number, limit in enumerate(account.limits[: len(held.needs)]):
             need = held.needs[number]
             used = costs.get(limit.counts, need)
-            self._settle_one(held, number, limit, used, now)
+            if used != need or not account.early[number]:  # an early charge that was right stands
+                self._settle_one(held, number, limit, used, now)
             if held.ends:
                 self._settle_pace(held, number, limit, used)
         if held.ends:
@@ -143,9 +148,9 @@ class QuotaLedger(Books):
 
     def _settle_one(self, held: Reservation, number: int, limit: Limit, used: int, now: int) -> None:
         account, need = self.accounts[held.domain], held.needs[number]
-        if limit.kind is Kind.CONCURRENT:
+        if limit.kind is _CONCURRENT:
             account.used[number] -= 0 if held.orphan else need
-        elif limit.mode is Mode.EARLY:
+        elif limit.mode is _EARLY:
             # The charge stands in its own bucket; what came on top after that expired is charged now.
             if not account.take(number, held.expires[number], need - used) and used > need:
                 account.used[number] += used - need

@@ -11,7 +11,9 @@ same, so the two stores choose alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+from headgate.core.quota import Costs, Limit
 
 __all__ = ["EXPONENTIAL", "SAMPLES", "next_random", "next_seed", "price"]
 
@@ -24,14 +26,15 @@ EXPONENTIAL: tuple[int, ...] = tuple(
 """1000 × exp(4 × step / 64): u/L in 64 steps. Costs no throughput against the exact function."""
 
 
-def price(terms: Iterable[tuple[int, int, int]]) -> int:
-    """The price of a call: terms are (need, used, limit). All products stay below 2⁵³."""
+def price(costs: Costs, limits: Sequence[Limit], held: Sequence[int]) -> int:
+    """The price of a call where so much of each limit is held. All products stay below 2⁵³."""
     total = 0
-    for need, used, limit in terms:
+    for number, limit in enumerate(limits):  # cheaper than a strict `zip`
+        need, used, amount = costs[limit.counts], held[number], limit.amount
         # Without min() and max(): sixteen of these a decision, and calling those is most of one.
-        step = used * STEPS // limit if 0 < used < limit else STEPS if used > 0 else 0
-        taken = need if need < limit else limit  # noqa: FURB136
-        total += taken * EXPONENTIAL[step] * 1000 // limit
+        step = used * STEPS // amount if 0 < used < amount else STEPS if used > 0 else 0
+        taken = need if need < amount else amount  # noqa: FURB136
+        total += taken * EXPONENTIAL[step] * 1000 // amount
     return total
 
 

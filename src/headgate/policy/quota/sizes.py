@@ -14,7 +14,8 @@ from headgate.core.quota import Costs, Counts, Limit, Penalty
 
 __all__ = ["Sizes"]
 
-_ALWAYS = frozenset({Counts.REQUESTS, Counts.INPUT})
+_INPUT, _TOTAL = Counts.INPUT, Counts.TOTAL  # a member of an enum costs as much as a call to look up
+_ALWAYS = frozenset({Counts.REQUESTS, _INPUT})
 
 
 class Sizes:
@@ -41,15 +42,18 @@ class Sizes:
 
         Requests and input are always named: another process may have learned a limit of theirs.
         """
-        sure = {} if Counts.INPUT in elastic else {Counts.TOTAL: expected.get(Counts.INPUT, 0)}
-        return {
-            counts: max(min(cost, most), sure.get(counts, 0))
-            if counts in elastic and most is not None
-            else cost
-            for counts, cost in expected.items()
-            for most in (self._most.get(counts),)
-            if counts in self._most or counts in _ALWAYS
-        }
+        asked: dict[Counts, int] = {}
+        for counts, cost in expected.items():  # plain: it is on the path of every call
+            if counts not in self._most and counts not in _ALWAYS:
+                continue
+            asked[counts] = cost
+            most = self._most.get(counts)
+            if most is None or counts not in elastic:
+                continue
+            sure = counts is _TOTAL and _INPUT not in elastic
+            least = expected.get(_INPUT, 0) if sure else 0
+            asked[counts] = max(min(cost, most), least)
+        return asked
 
     def _measured(self) -> dict[Counts, int | None]:
         """By what is counted, the most a single ask can get of any domain; None: any amount."""
