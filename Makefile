@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types walls tests bench mutants scoreboard format lock clean
+.PHONY: help demo test lint types walls tests bench mutants scoreboard gateways soak stack reference format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,21 @@ mutants: $(VENV)/dev.stamp ## break the ledger on purpose, one fault at a time: 
 scoreboard: $(VENV)/dev.stamp ## quotas used and refusals drawn, against other routers; takes 35 minutes
 	-$(BIN)/python -m bench.install
 	$(BIN)/python -m bench.quota
+
+gateways: $(VENV)/dev.stamp ## the gateway beside nginx, TensorZero, Portkey and LiteLLM; ten minutes
+	-$(BIN)/python -m bench.rivals.gateway.install
+	$(BIN)/python -m bench.rivals.gateway
+
+soak: $(VENV)/dev.stamp ## ten minutes of a gateway under load and faults: fails if anything grows
+	$(BIN)/python -m bench.soak --minutes 10
+
+stack: $(VENV)/dev.stamp $(VENV)/system.stamp ## three content services, a Valkey, nginx and Prometheus on loopback
+	$(BIN)/python -m tools.stack
+
+reference: $(VENV)/dev.stamp ## write the generated pages of docs/reference anew
+	$(BIN)/python -m tools.reference
+	$(BIN)/python -m headgate.telemetry.metrics.reference > docs/reference/metrics.md
+	$(BIN)/python -m headgate.gateway.manage.reference > docs/reference/management-api.md
 
 format: $(VENV)/dev.stamp ## write the code as `make lint` wants it
 	$(BIN)/ruff format .

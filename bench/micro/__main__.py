@@ -1,4 +1,4 @@
-"""`python -m bench.micro [--tiny] [--only NAME] [--results DIR]`: measure, print, write down."""
+"""`python -m bench.micro [--tiny] [--only NAME [--add]] [--results DIR]`: measure and write down."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from bench.micro import (
     transport,
     usage,
 )
+from bench.micro.adding import with_before
 from bench.micro.figures import FULL, TINY, Figure, Scale, as_json, as_table
 from bench.micro.summary import with_summary
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.micro", description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="only show that it runs; writes nothing")
     parser.add_argument("--only", choices=ALL, nargs="+", help="some groups; writes nothing")
+    parser.add_argument("--add", action="store_true", help="writes them beside the groups of before")
     parser.add_argument("--no-rivals", action="store_true", help="without other people's limiters")
     parser.add_argument("--results", type=Path, help="where to write micro.json and micro.md")
     chosen = parser.parse_args(arguments)
@@ -64,8 +66,11 @@ def main(arguments: list[str]) -> int:
     verdict = watch.verdict()
     print(as_table(figures, {}, verdict.sentence))
     print(verdict.sentence, file=sys.stderr)
-    if chosen.results or not (chosen.tiny or chosen.only):
-        _write(figures, _notes(chosen.only or list(ALL)), verdict, chosen.results)
+    notes = _notes(chosen.only or list(ALL))
+    if chosen.add:
+        figures, notes = with_before((chosen.results or RESULTS) / "micro.json", figures, notes)
+    if chosen.add or chosen.results or not (chosen.tiny or chosen.only):
+        _write(figures, notes, verdict, chosen.results)
     return 0 if verdict.quiet or chosen.tiny else 3
 
 
